@@ -1,0 +1,131 @@
+"""Owns what a certificate says about its bearer: a name, a serial number and exactly one role.
+
+The role is an extension of the client's certificate: OID ``ARC.1`` holding the UTF8String ``Admin``, or
+``ARC.2`` holding ``User``. Whether the certificate is genuine, in date and meant for clients is for TLS to
+say, before this module sees it; here, whatever is not exactly one well-formed role is refused.
+"""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from certs.errors import CertsError
+
+DEFAULT_ARC: Final = "1.3.6.1.4.1.12345.1"
+
+
+class Role(enum.Enum):
+    """What a client may be; the value is the text in the certificate."""
+
+    ADMIN = "Admin"
+    USER = "User"
+
+
+# The whole encoding of each value is compared, so another string type, another length form, trailing bytes
+# and look-alike text are all one case: different bytes.
+_ENCODED: Final = {Role.ADMIN: b"\x0c\x05Admin", Role.USER: b"\x0c\x04User"}
+_LEAF: Final = {Role.ADMIN: 1, Role.USER: 2}
+
+
+class RoleError(CertsError):
+    """A certificate that names no role, or not exactly one, or is unreadable: its bearer may do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a certificate was issued to.
+
+    ``name`` is the common name, made printable; the whole subject where there is no common name.
+    ``serial`` is upper-case hexadecimal, two digits a byte, as ``openssl x509 -serial`` prints it.
+    """
+
+    name: str
+    serial: str
+    role: Role
+
+
+def role_oid(role: Role, arc: str = DEFAULT_ARC) -> x509.ObjectIdentifier:
+    """The OID of ``role``'s extension below ``arc``; CertsError if ``arc`` is no OID."""
+    try:
+        return x509.ObjectIdentifier(f"{arc}.{_LEAF[role]}")
+    except ValueError:
+        raise CertsError(f"{arc!r} is no object identifier: give one such as {DEFAULT_ARC}.") from None
+
+
+def role_extension(role: Role, arc: str = DEFAULT_ARC) -> x509.UnrecognizedExtension:
+    """The extension that gives ``role`` to a certificate's bearer; CertsError if ``arc`` is no OID."""
+    return x509.UnrecognizedExtension(role_oid(role, arc), _ENCODED[role])
+
+
+def role_of(der: bytes, arc: str = DEFAULT_ARC) -> Role:
+    """The role in a certificate.
+
+    Args:
+        der: the certificate, DER, as ``getpeercert(binary_form=True)`` gives it.
+        arc: the OID below which roles are numbered.
+
+    Raises:
+        RoleError: the certificate is unreadable, or holds anything but exactly one well-formed role.
+        CertsError: ``arc`` is no OID.
+    """
+    return identity_of(der, arc).role
+
+
+def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
+    """The bearer of a certificate; arguments and errors are those of `role_of`."""
+    roles = {role_oid(role, arc): role for role in Role}
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        encoded = {extension.oid: extension.value.public_bytes() for extension in certificate.extensions}
+        name = _name(certificate.subject)
+        serial = certificate.serial_number.to_bytes(20, "big").lstrip(b"\0").hex().upper() or "00"
+    except x509.DuplicateExtension as error:
+        raise RoleError(
+            f"the certificate holds extension {error.oid.dotted_string} more than once: ask for a new one."
+        ) from error
+    except Exception as error:
+        # The parser's errors are of many kinds, and whatever it makes of hostile bytes, the answer is no.
+        raise RoleError("the certificate cannot be read: ask for a new one.") from error
+    return Identity(name, serial, _only_role(encoded, roles))
+
+
+def _only_role(encoded: dict[x509.ObjectIdentifier, bytes], roles: dict[x509.ObjectIdentifier, Role]) -> Role:
+    # Every extension directly below the arc claims a role. An unknown one beside a known one is refused too:
+    # it might be a role, or a restriction, that a newer server understands.
+    prefixes = {oid.dotted_string.rpartition(".")[0] for oid in roles}
+    claims = [oid for oid in encoded if oid.dotted_string.rpartition(".")[0] in prefixes]
+    wanted = " or ".join(f'{oid.dotted_string} = UTF8String "{role.value}"' for oid, role in roles.items())
+    if not claims:
+        raise RoleError(f"the certificate holds no role: ask for one with {wanted}.")
+    if len(claims) > 1:
+        raise RoleError(
+            f"the certificate holds more than one role ({_list(claims)}): ask for one with {wanted}."
+        )
+    (claim,) = claims
+    role = roles.get(claim)
+    if role is None:
+        raise RoleError(
+            f"the certificate holds an unknown role ({_list(claims)}): ask for one with {wanted}."
+        )
+    if encoded[claim] != _ENCODED[role]:
+        raise RoleError(
+            f"the certificate's role {_list(claims)} does not hold its one valid value: "
+            f"ask for one with {wanted}."
+        )
+    return role
+
+
+def _list(oids: Iterable[x509.ObjectIdentifier]) -> str:
+    return ", ".join(sorted(oid.dotted_string for oid in oids))
+
+
+def _name(subject: x509.Name) -> str:
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    # The last common name is the most specific (RFC 6125, section 6.4.4).
+    text = str(names[-1].value) if names else subject.rfc4514_string()
+    # It will stand in logs and on terminals, where a newline or an escape sequence could forge a line.
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,78 @@
+"""Owns the command line's exit codes (README, "Exit codes") and what errors become of them."""
+
+import enum
+
+from certs.errors import CertsError
+from wire.errors import ErrorCode, ProtocolError, RequestError
+from wire.jobs import JobStatus
+from wire.limits import LimitError
+
+from ..errors import AddressError, ClientError, TlsError
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of every command but `run` and `wait`, which pass on the job's."""
+
+    OK = 0
+    REFUSED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DENIED = 4
+    CONNECTION = 5
+    TLS = 6
+    SERVER = 7
+    #: `run` and `wait`: our own failure, as in `docker run` and `env`.
+    OURS = 125
+    NOT_EXECUTABLE = 126
+    NO_SUCH_PROGRAM = 127
+    #: A command ended by signal n gives 128 + n, as a shell does.
+    SIGNAL = 128
+
+
+_OF_CODE = {
+    ErrorCode.BAD_REQUEST: Exit.USAGE,
+    ErrorCode.NOT_FOUND: Exit.NOT_FOUND,
+    ErrorCode.AMBIGUOUS: Exit.NOT_FOUND,
+    ErrorCode.DENIED: Exit.DENIED,
+    ErrorCode.NO_SUCH_PROGRAM: Exit.NO_SUCH_PROGRAM,
+    ErrorCode.NOT_EXECUTABLE: Exit.NOT_EXECUTABLE,
+    ErrorCode.BAD_DIRECTORY: Exit.REFUSED,
+    ErrorCode.START_FAILED: Exit.REFUSED,
+    ErrorCode.LIMIT_REFUSED: Exit.REFUSED,
+}
+
+
+class UsageError(Exception):
+    """The command line makes no sense; the message is one sentence for people."""
+
+
+#: What `main` turns into one sentence on stderr; anything else is a bug of ours.
+EXPECTED = (UsageError, LimitError, CertsError, ClientError, ProtocolError, RequestError)
+
+
+def exit_code(error: Exception) -> Exit:
+    """The exit code for an error of EXPECTED."""
+    match error:
+        case RequestError():
+            return _OF_CODE.get(error.code, Exit.SERVER)
+        case UsageError() | LimitError() | AddressError():
+            return Exit.USAGE
+        case CertsError() | TlsError():
+            return Exit.TLS
+        case ClientError():
+            return Exit.CONNECTION
+        case _:
+            return Exit.SERVER
+
+
+def of_job(job: JobStatus) -> int:
+    """The exit code that passes on how a job ended."""
+    if job.signal is not None:
+        return Exit.SIGNAL + job.signal
+    return Exit.OURS if job.exit_code is None else job.exit_code
+
+
+def as_ours(error: Exception) -> int:
+    """The exit code of `run` and `wait` for an error: the job's program at fault, or us."""
+    code = exit_code(error)
+    return code if code in (Exit.USAGE, Exit.NOT_EXECUTABLE, Exit.NO_SUCH_PROGRAM) else Exit.OURS

@@ -1,0 +1,158 @@
+"""Owns what people and programs read of jobs: sentences, details, tables and JSON."""
+
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from wire.jobs import JobStatus, Status
+
+
+def headline(job: JobStatus) -> str:
+    """The first line of `query`."""
+    state = "is running" if job.status is Status.RUNNING else "has stopped"
+    return f"job with id {job.id} {state}."
+
+
+def details(job: JobStatus) -> str:
+    """All that is known of a job, a line each."""
+    rows = [
+        ("command", command(job)),
+        ("status", status(job)),
+        ("pid", str(job.pid)),
+        ("started", f"{_local(job.started)} by {text(job.owner)}"),
+    ]
+    if job.ended is not None:
+        rows.append(("ended", f"{_local(job.ended)}, after {duration(job.ended - job.started)}"))
+    if job.cwd is not None:
+        rows.append(("directory", text(os.fsdecode(job.cwd))))
+    rows.append(("output", size(job.output)))
+    if job.limits:
+        rows.append(("limits", ", ".join(f"{name} {value}" for name, value in job.limits.named().items())))
+    if job.usage is not None:
+        usage = job.usage
+        rows.append(
+            (
+                "used",
+                f"{usage.cpu_user + usage.cpu_system:.2f} s of CPU, {size(usage.max_rss)} of memory at most",
+            )
+        )
+    return "".join(f"  {name + ':':11}{value}\n" for name, value in rows)
+
+
+def table(jobs: Iterable[JobStatus]) -> str:
+    """A line for each job, in columns."""
+    rows = [("ID", "STATUS", "PID", "STARTED", "OUTPUT", "COMMAND")]
+    now = time.time()
+    for job in jobs:
+        age = duration(max(0.0, now - job.started)) + " ago"
+        rows.append((job.id, _short_status(job), str(job.pid), age, size(job.output), command(job)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    lines = []
+    for *cells, last in rows:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join([*padded, last]) + "\n")
+    return "".join(lines)
+
+
+def as_json(job: JobStatus) -> dict[str, Any]:
+    """A job as plain data for programs. Bytes become text with surrogate escapes, times RFC 3339."""
+    cause = None if job.cause is None else dataclasses.asdict(job.cause)
+    return {
+        "id": job.id,
+        "status": job.status.value,
+        "pid": job.pid,
+        "exit_code": job.exit_code,
+        "signal": job.signal,
+        "cause": cause,
+        "command": [os.fsdecode(word) for word in job.argv],
+        "owner": job.owner,
+        "started": _utc(job.started),
+        "ended": None if job.ended is None else _utc(job.ended),
+        "cwd": None if job.cwd is None else os.fsdecode(job.cwd),
+        "output_bytes": job.output,
+        "limits": job.limits.named() if job.limits else {},
+        "usage": None if job.usage is None else dataclasses.asdict(job.usage),
+    }
+
+
+def json_line(value: object) -> str:
+    """One line of JSON."""
+    return json.dumps(value) + "\n"
+
+
+def status(job: JobStatus) -> str:
+    """How a job stands, in words: ``signaled by SIGKILL (stopped by admin)``."""
+    words = _short_status(job)
+    if job.cause is None:
+        return words
+    why = []
+    if job.cause.kind.value != job.status.value:
+        why.append(job.cause.kind.value + (f" by {text(job.cause.by)}" if job.cause.by else ""))
+    if job.cause.detail:
+        why.append(text(job.cause.detail))
+    return f"{words} ({': '.join(why)})" if why else words
+
+
+def _short_status(job: JobStatus) -> str:
+    match job.status:
+        case Status.EXITED:
+            return f"exited with code {job.exit_code}"
+        case Status.SIGNALED:
+            return f"signaled by {signal_name(job.signal or 0)}"
+        case _:
+            return "running"
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM`` for 15; ``signal 40`` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def command(job: JobStatus) -> str:
+    """The command as a shell would take it, on one line."""
+    return text(shlex.join(map(os.fsdecode, job.argv)))
+
+
+def text(value: str) -> str:
+    """Text that is safe on a terminal: what is not printable is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1024."""
+    unit = "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+
+
+def _local(when: float) -> str:
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _utc(when: float) -> str:
+    # gmtime, so that no zone database is read for a query.
+    milliseconds = int(when % 1 * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{milliseconds:03}Z"

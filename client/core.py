@@ -1,0 +1,127 @@
+"""Owns the client's side of a connection, sans-IO: what both clients do alike.
+
+Bytes go in through `receive`, which gives the events for the requests under way; bytes to send are
+collected in `data_to_send`. Pings are answered here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wire import codec
+from wire.connection import Connection, Role, Signal
+from wire.errors import RemoteProtocolError, RequestError
+from wire.flow import DEFAULT_WINDOW
+from wire.jobs import (
+    JobParams,
+    JobReply,
+    JobStatus,
+    ListParams,
+    ListReply,
+    StartParams,
+    StopParams,
+    StreamParams,
+)
+from wire.messages import Cancel, Failure, Hello, Output, Ping, Pong, Reply, Request
+
+from .errors import CutError
+
+#: The connection is asked whether it lives after this much silence, and given up after as much again; s.
+PING_SECONDS = 20.0
+
+Params = StartParams | StopParams | JobParams | StreamParams | ListParams
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a request: its result, or the server's reason for refusing it."""
+
+    id: int
+    result: dict[str, Any] | RequestError
+
+
+class Core:
+    """One connection's state, without the connection."""
+
+    def __init__(self) -> None:
+        self.hello: Hello | None = None
+        self._connection = Connection(Role.CLIENT)
+        self._outbox = bytearray()
+        self._last_id = 0
+
+    def begin(self, method: str, params: Params) -> int:
+        """Ask for something; return the request's id. A stream gets its first credit."""
+        self._last_id += 1
+        credit = DEFAULT_WINDOW if method == "stream" else 0
+        self._outbox += self._connection.send(Request(self._last_id, method, codec.to_map(params), credit))
+        return self._last_id
+
+    def cancel(self, request_id: int) -> None:
+        """Want no more of a request; its answer still comes."""
+        if self._connection.is_open(request_id):
+            self._outbox += self._connection.send(Cancel(request_id))
+
+    def consumed(self, output: Output) -> None:
+        """Say that the caller has taken a piece of output, so that more may come."""
+        self._outbox += self._connection.consumed(output.id, len(output.data))
+
+    def ping(self) -> None:
+        """Ask whether the server is there."""
+        self._outbox += self._connection.send(Ping(0))
+
+    def data_to_send(self) -> bytes:
+        """Take what has to be sent now."""
+        data, self._outbox = bytes(self._outbox), bytearray()
+        return data
+
+    def receive(self, data: bytes | bytearray) -> Iterator[Answer | Output]:
+        """Take bytes from the server (none means that it closed) and give what they bring.
+
+        Raises:
+            RequestError: the server refuses the whole connection.
+            CutError: the server closed.
+            RemoteProtocolError: the server broke the protocol.
+        """
+        self._connection.receive_data(data)
+        while (event := self._connection.next_event()) is not Signal.NEED_DATA:
+            match event:
+                case Signal.CLOSED:
+                    raise CutError("The server closed the connection.")
+                case Hello():
+                    self.hello = event
+                case Reply(id, result):
+                    yield Answer(id, result)
+                case Failure(0, code, message):
+                    raise RequestError(code, message)
+                case Failure(id, code, message):
+                    yield Answer(id, RequestError(code, message))
+                case Output():
+                    yield event
+                case Ping(nonce):
+                    self._outbox += self._connection.send(Pong(nonce))
+                case _:
+                    pass
+
+
+def job_of(result: dict[str, Any]) -> JobStatus:
+    """Read the job that a result carries.
+
+    Raises:
+        RemoteProtocolError: it carries none.
+    """
+    try:
+        return codec.from_map(JobReply, result).job
+    except codec.InvalidValueError as error:
+        raise RemoteProtocolError(f"a result makes no sense: {error}") from None
+
+
+def page_of(result: dict[str, Any]) -> ListReply:
+    """Read one page of a list.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    try:
+        return codec.from_map(ListReply, result)
+    except codec.InvalidValueError as error:
+        raise RemoteProtocolError(f"a result makes no sense: {error}") from None

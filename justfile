@@ -1,0 +1,84 @@
+# Everything runs from .venv, which `setup` makes from constraints.txt; Python is all a machine needs.
+
+set shell := ["sh", "-euc"]
+set positional-arguments
+
+bin := ".venv/bin"
+packages := "worker client wire certs"
+pip := bin / "python -m pip install -qq --disable-pip-version-check --no-input"
+ready := ".venv/ready"
+uv := "uv==0.13.9"
+flake8_async := "ASYNC102,ASYNC103,ASYNC104,ASYNC120,ASYNC121,ASYNC900,ASYNC910,ASYNC913"
+
+[private]
+default:
+    @"{{ just_executable() }}" --justfile "{{ justfile() }}" --list
+
+# Make .venv; done again only after pyproject.toml or constraints.txt changed
+[group('start here')]
+setup:
+    @if [ {{ ready }} -nt pyproject.toml ] && [ {{ ready }} -nt constraints.txt ]; then exit 0; fi; \
+    echo 'Setting up .venv ...' >&2; \
+    {{ bin }}/python -m pip --version >/dev/null 2>&1 || python3 -m venv .venv; \
+    {{ bin }}/python -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "worker-service \
+    needs Python 3.11 or newer: remove .venv and make it with one, as in: python3.11 -m venv .venv")'; \
+    {{ pip }} --require-hashes -r constraints.txt; \
+    {{ pip }} --no-deps --no-build-isolation -e .; \
+    touch {{ ready }}
+
+# Run the main job end to end on this machine, and show it
+[group('start here')]
+demo: setup
+    @{{ bin }}/python -m tests.demo
+
+# Run the tests; arguments go to pytest
+[group('start here')]
+test *args: setup
+    @{{ bin }}/python -m pytest "$@"
+
+# Make a CA and the server's, admin's and user's certificates
+[group('use it')]
+certs *args: setup
+    @{{ bin }}/worker-service certs init "$@"
+
+# Run the server
+[group('use it')]
+serve *args: setup
+    @exec {{ bin }}/worker-service serve "$@"
+
+# Lint, check formatting, types and the import contracts
+[group('work on it')]
+check: setup
+    {{ bin }}/ruff check
+    {{ bin }}/ruff format --check
+    find {{ packages }} tests -name '*.py' -exec {{ bin }}/flake8-async --enable={{ flake8_async }} {} +
+    {{ bin }}/mypy
+    {{ bin }}/lint-imports --no-logo
+
+# Format the code and mend what ruff can mend
+[group('work on it')]
+fmt: setup
+    {{ bin }}/ruff check --fix-only
+    {{ bin }}/ruff format
+
+# What a build machine runs on a fresh clone
+[group('work on it')]
+ci:
+    @.ci/run
+
+# Resolve constraints.txt again; `just lock --upgrade` takes the newest versions
+[group('work on it')]
+lock *args:
+    @tools=$(mktemp -d); trap 'rm -rf "$tools"' EXIT; \
+    python3 -m venv "$tools"; \
+    "$tools/bin/python" -m pip install -qq --disable-pip-version-check {{ uv }}; \
+    "$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+        --no-emit-index-url --no-emit-find-links --group dev -o constraints.txt pyproject.toml "$@"; \
+    sed -i '1i # Every dependency, exact and hashed. Made from pyproject.toml by `just lock`; not for editing.' \
+        constraints.txt
+
+# Remove .venv and every cache
+[group('work on it')]
+clean:
+    rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+    find {{ packages }} tests -name __pycache__ -exec rm -rf {} +

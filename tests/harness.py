@@ -1,0 +1,150 @@
+"""Owns real servers for tests: `worker-service serve` as its own process, on loopback, ended with the test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from client.blocking import Client, connect
+
+#: Nothing here should take this long, in seconds; a wait that does has failed.
+PATIENCE = 20.0
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition on another process holds, and return its value; fail after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.005)
+    return value
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: it exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Server:
+    """A running server process. `log` grows as it writes; `port` is where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str], certs: Path) -> None:
+        self.process = process
+        self.certs = certs
+        self.log: list[dict[str, Any]] = []
+        self.noise: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.port = int(self.logged("listening")["port"])
+        self.address = f"127.0.0.1:{self.port}"
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                self.log.append(json.loads(line))
+            except ValueError:
+                self.noise.append(line)
+
+    def logged(self, message: str, count: int = 1) -> dict[str, Any]:
+        """Wait for the count-th log line with this message and return it."""
+
+        def find() -> dict[str, Any] | None:
+            found = [line for line in list(self.log) if line["message"] == message]
+            if len(found) < count:
+                assert self.process.poll() is None or self._reader.is_alive(), "".join(self.noise)
+                return None
+            return found[count - 1]
+
+        found: dict[str, Any] = eventually(find, f"log line {message!r}")
+        return found
+
+    def connect(self, identity: str = "admin", scheme: str = "") -> Client:
+        """A blocking client."""
+        return connect(scheme + self.address, certs=self.certs, identity=identity)
+
+    def environment(self, identity: str = "admin", scheme: str = "") -> dict[str, str]:
+        """What the command line needs to find this server."""
+        return os.environ | {
+            "WORKER_SERVICE_SERVER": scheme + self.address,
+            "WORKER_SERVICE_CERTS": str(self.certs),
+            "WORKER_SERVICE_IDENTITY": identity,
+        }
+
+    @property
+    def spawner_pid(self) -> int:
+        """The pid of its spawner, its only child that runs spawner_main."""
+
+        def find() -> int | None:
+            for pid in children(self.process.pid):
+                if b"spawner_main.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+            return None
+
+        found: int = eventually(find, "the spawner")
+        return found
+
+    def cgroups(self) -> list[Path]:
+        """The directories of this server's base cgroups, in every hierarchy."""
+        return list(Path("/sys/fs/cgroup").glob(f"**/worker-service-{self.process.pid}-*"))
+
+    def job_cgroups(self) -> list[Path]:
+        """The directories of its jobs' cgroups, in every hierarchy."""
+        return [path for base in self.cgroups() for path in base.iterdir() if path.is_dir()]
+
+    def end(self) -> int:
+        """Ask it to end, as an operator does, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(word) for word in task.read_text().split()]
+    return found
+
+
+@contextmanager
+def serve(
+    certs: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Server]:
+    """Run a server on a port of its own until the block ends; a traceback in its log fails the test."""
+    command = [sys.executable, "-m", "client.cli", "serve"]
+    command += ["--listen", "127.0.0.1:0", "--certs", str(certs), *flags]
+    root = str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=(env if env is not None else dict(os.environ)) | {"PYTHONPATH": root},
+    )
+    try:
+        server = Server(process, certs)
+        yield server
+        server.end()
+        tracebacks = [line for line in server.log if "traceback" in line]
+        assert not tracebacks, tracebacks
+        assert not any("Traceback" in line for line in server.noise), "".join(server.noise)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

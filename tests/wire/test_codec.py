@@ -1,0 +1,237 @@
+"""The codec: any record round-trips, and what does not fit is refused with its reason."""
+
+import dataclasses
+import tracemalloc
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire import codec, jobs, messages
+from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from wire.limits import Limits
+
+RECORDS: tuple[type, ...] = (
+    *(value for value in vars(jobs).values() if dataclasses.is_dataclass(value) and isinstance(value, type)),
+    *messages.TYPES.values(),
+)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """A map of this depth, itself included."""
+    return {"x": nested(depth - 1)} if depth > 1 else {}
+
+
+def packed(value: object) -> bytes:
+    payload = msgpack.packb(value)
+    assert isinstance(payload, bytes)
+    return payload
+
+
+@given(st.sampled_from(RECORDS).flatmap(st.from_type))
+def test_any_record_survives_the_wire(record: object) -> None:
+    assert codec.from_map(type(record), codec.unpack(codec.pack(codec.to_map(record)))) == record
+
+
+@given(st.one_of(*map(st.from_type, messages.TYPES.values())))
+def test_any_message_survives_the_wire(message: messages.Message) -> None:
+    assert messages.decode_message(messages.encode_message(message)) == message
+
+
+def test_unknown_fields_are_ignored_at_every_level() -> None:
+    plain = {"kind": "stopped", "by": "admin", "colour": [1, {b"bytes": None}]}
+    assert codec.from_map(jobs.Cause, plain) == jobs.Cause(jobs.CauseKind.STOPPED, by="admin")
+    payload = packed({"type": "ping", "nonce": 1, "colour": {"deep": [b"er"]}})
+    assert messages.decode_message(payload) == messages.Ping(1)
+    limited = {"argv": ["sort"], "limits": {"cpu": 500, "gpu": 1}}
+    assert codec.from_map(jobs.StartParams, limited) == jobs.StartParams((b"sort",), limits=Limits(cpu=500))
+
+
+def test_nil_is_the_same_as_absent() -> None:
+    assert codec.from_map(jobs.StreamParams, {"id": "a", "offset": None}) == jobs.StreamParams("a")
+    with pytest.raises(codec.InvalidValueError, match="^id is missing$"):
+        codec.from_map(jobs.StreamParams, {"id": None})
+    assert codec.to_map(jobs.StopParams("a")) == {"id": "a"}
+
+
+def test_text_is_taken_where_binary_is_wanted() -> None:
+    plain = {"argv": ["é", b"\xff"], "env": {"A": "b", b"C": b"d"}}
+    assert codec.from_map(jobs.StartParams, plain) == jobs.StartParams(
+        ("é".encode(), b"\xff"), env={b"A": b"b", b"C": b"d"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "plain", "sentence"),
+    [
+        (jobs.StartParams, {}, "argv is missing"),
+        (jobs.StartParams, {"argv": "sort"}, "argv: must be an array"),
+        (jobs.StartParams, {"argv": [1]}, "argv: must be binary or text"),
+        (jobs.StartParams, {"argv": [], "env": []}, "env: must be a map"),
+        (jobs.StartParams, {"argv": [], "env": {"A": 1}}, "env: must be binary or text"),
+        (jobs.StartParams, {"argv": [], "merge": 1}, "merge: must be true or false"),
+        (jobs.StartParams, {"argv": [], "timeout": float("nan")}, "timeout: must be a finite number"),
+        (jobs.StartParams, {"argv": [], "timeout": float("inf")}, "timeout: must be a finite number"),
+        (jobs.StartParams, {"argv": [], "timeout": True}, "timeout: must be a finite number"),
+        (jobs.StartParams, {"argv": [], "limits": 5}, "limits: must be a map with text keys"),
+        (
+            jobs.StartParams,
+            {"argv": [], "limits": {"cpu": -1}},
+            "limits: cpu: must be a whole number from 0 to 2^63 - 1",
+        ),
+        (jobs.StreamParams, {"id": b"a"}, "id: must be text"),
+        (
+            jobs.StreamParams,
+            {"id": "a", "offset": 2**63},
+            "offset: must be a whole number from 0 to 2^63 - 1",
+        ),
+        (jobs.StreamParams, {"id": "a", "offset": 1.0}, "offset: must be a whole number from 0 to 2^63 - 1"),
+        (jobs.StreamParams, {"id": "a", "offset": True}, "offset: must be a whole number from 0 to 2^63 - 1"),
+        (
+            jobs.Cause,
+            {"kind": []},
+            "kind: must be one of exited, signaled, stopped, oom, timeout, lost",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(record: type, plain: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(codec.InvalidValueError) as caught:
+        codec.from_map(record, plain)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        b"\x81",
+        packed([]),
+        packed(1),
+        packed(None),
+        packed({1: 2}),
+        packed({b"type": "ping"}),
+        packed({"x": {1: 2}}),
+        packed({"x": {None: 2}}),
+        packed({}) + packed({}),
+        b"\x81\xa1x\xa1\xff",  # text that is not UTF-8
+        packed({"x": msgpack.ExtType(5, b"")}),
+        packed({"x": msgpack.ExtType(5, b"1")}),
+        packed({"x": msgpack.ExtType(5, b"12345678")}),
+        packed({"x": msgpack.Timestamp(1)}),
+        packed({"x": [{"y": msgpack.ExtType(0, b"")}]}),
+        packed(nested(17)),
+        b"\x91" * 5000,
+        packed({"x": [0] * 65_537}),
+        packed({"x": {str(i): 0 for i in range(65_537)}}),
+        packed({str(i): 0 for i in range(65_537)}),
+        b"\x81\xa1x\xdd\x00\x01\x00\x00",  # the header of an array that is not there
+        b"\x81\xa1x\xc6\xff\xff\xff\xff",  # and of binary
+        packed({"x": [[0] * 65_530 for _ in range(5)]}),
+    ],
+)
+def test_payloads_beyond_the_rules_are_refused(payload: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        codec.unpack(payload)
+
+
+def test_payloads_within_the_caps_are_taken() -> None:
+    assert codec.unpack(packed(nested(16))) == nested(16)
+    for value in ([0] * 65_536, {str(i): 0 for i in range(65_536)}, [[{}] * 65_534] * 4):
+        assert codec.unpack(codec.pack({"x": value})) == {"x": value}
+
+
+def test_four_megabytes_of_tiny_maps_stay_small_here() -> None:
+    row = b"\xdd\x00\x01\x00\x00" + b"\x80" * 65_536
+    payload = b"\x81\xa1x\xdc\x00\x3f" + row * 63
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError, match="more than 262144 items"):
+            codec.unpack(payload)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_headers_of_absent_arrays_reserve_no_memory() -> None:
+    payload = b"\xdd\x00\x01\x00\x00" * 100
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            codec.unpack(payload)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"x": object()},
+        {"x": "\ud800"},
+        {"x": 2**64},
+        {"x": nested(16)},
+        {"x": ([0] * 65_537)},
+        {"x": tuple([0] * 65_537)},
+        {"x": [[0] * 65_530] * 5},
+    ],
+)
+def test_what_the_peer_would_refuse_is_not_sent(value: object) -> None:
+    with pytest.raises(LocalProtocolError):
+        codec.pack(value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Ping(-1),
+        messages.Ping(2**63),
+        messages.Request(-1, "list"),
+        messages.Request(1, "start", {"argv": [b"x"] * 70_000}),
+        messages.Request(1, None),  # type: ignore[arg-type]
+        messages.Request(1, "list", {1: 2}),
+        messages.Credit(1, -1),
+        messages.Output(1, -1, messages.STDOUT, b""),
+        messages.Output(1, 0, 3, b""),
+        messages.Output(1, 0, messages.STDOUT, 7),  # type: ignore[arg-type]
+        messages.Failure(1, "tired", "x"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_message_that_the_peer_would_refuse_is_not_sent(message: messages.Message) -> None:
+    with pytest.raises(LocalProtocolError):
+        messages.encode_message(message)
+
+
+@pytest.mark.parametrize(
+    ("plain", "sentence"),
+    [
+        ({}, "unknown message type None"),
+        ({"type": 1}, "unknown message type 1"),
+        ({"type": b"ping", "nonce": 1}, "unknown message type b'ping'"),
+        ({"type": "x" * 1000}, "unknown message type '" + "x" * 59),
+        ({"type": "ping"}, "ping: nonce is missing"),
+        (
+            {"type": "output", "id": 1, "offset": 0, "stream": 3, "data": b""},
+            "output: stream: must be 1 or 2",
+        ),
+        (
+            {"type": "request", "id": 1, "method": "list", "params": []},
+            "params: must be a map with text keys",
+        ),
+    ],
+)
+def test_a_message_that_is_none_is_refused(plain: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        messages.decode_message(packed(plain))
+    assert str(caught.value).endswith(sentence)
+
+
+def test_error_codes_are_closed() -> None:
+    failure = {"type": "error", "id": 1, "code": "tired", "message": "no"}
+    with pytest.raises(RemoteProtocolError, match="error: code: must be one of"):
+        messages.decode_message(packed(failure))
+    assert messages.decode_message(packed(failure | {"code": "busy"})) == messages.Failure(
+        1, ErrorCode.BUSY, "no"
+    )

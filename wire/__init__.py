@@ -1,0 +1,1 @@
+"""The worker.v1 protocol, sans-IO: bytes in, typed messages out (see PROTOCOL.md)."""

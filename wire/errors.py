@@ -1,0 +1,56 @@
+"""Owns what can go wrong on the wire: the closed set of error codes and the exception tree."""
+
+import enum
+
+
+class ErrorCode(enum.StrEnum):
+    """Every code that an ``error`` message may carry; the set is closed for protocol version 1."""
+
+    BAD_REQUEST = "bad_request"
+    UNKNOWN_METHOD = "unknown_method"
+    DENIED = "denied"
+    NOT_FOUND = "not_found"
+    AMBIGUOUS = "ambiguous"
+    NO_SUCH_PROGRAM = "no_such_program"
+    NOT_EXECUTABLE = "not_executable"
+    BAD_DIRECTORY = "bad_directory"
+    START_FAILED = "start_failed"
+    LIMIT_REFUSED = "limit_refused"
+    BUSY = "busy"
+    CANCELLED = "cancelled"
+    SHUTTING_DOWN = "shutting_down"
+    PROTOCOL = "protocol"
+    INTERNAL = "internal"
+
+
+class WireError(Exception):
+    """Base of everything this package raises."""
+
+
+class ProtocolError(WireError):
+    """The two ends disagree about the protocol; the connection cannot go on."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own side tried to do what the protocol forbids: a bug in the caller."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol forbids."""
+
+
+class RequestError(WireError):
+    """One request failed; the connection goes on.
+
+    Args:
+        code: what kind of failure, for programs.
+        message: one sentence for people that says what to do next.
+    """
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"RequestError({self.code.value!r}, {self.message!r})"

@@ -1,0 +1,129 @@
+"""Owns the records that requests and replies carry: jobs, their causes, and each method's parameters."""
+
+import enum
+from dataclasses import dataclass
+
+from .limits import Limits
+
+
+class Status(enum.StrEnum):
+    """A job's status, in the words of the design."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    SIGNALED = "signaled"
+
+
+class CauseKind(enum.StrEnum):
+    """Why a job ended."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    STOPPED = "stopped"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a job ended; ``by`` names the identity that stopped it, ``detail`` is for people."""
+
+    kind: CauseKind
+    by: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job's processes used: CPU in seconds, peak resident memory of the largest in bytes."""
+
+    cpu_user: float
+    cpu_system: float
+    max_rss: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """All that the server tells of one job. Times are Unix seconds; ``output`` counts bytes so far.
+
+    ``exit_code`` is there once ``status`` is exited, ``signal`` once it is signaled, ``cause`` and
+    ``ended`` in both cases.
+    """
+
+    id: str
+    status: Status
+    pid: int
+    argv: tuple[bytes, ...]
+    owner: str
+    started: float
+    output: int
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: Cause | None = None
+    ended: float | None = None
+    cwd: bytes | None = None
+    limits: Limits | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartParams:
+    """Parameters of ``start``.
+
+    ``argv`` is the program and its arguments. ``env`` is added to the server's allow-list.
+    ``cwd`` is an absolute path (default: the server's). ``merge`` gives stdout and stderr one pipe.
+    ``timeout`` stops the job after that many seconds, as ``stop`` with the default grace would.
+    """
+
+    argv: tuple[bytes, ...]
+    env: dict[bytes, bytes] | None = None
+    cwd: bytes | None = None
+    merge: bool = False
+    timeout: float | None = None
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopParams:
+    """Parameters of ``stop``: a job's id or unique prefix, and seconds between TERM and KILL."""
+
+    id: str
+    grace: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobParams:
+    """Parameters of ``query`` and ``wait``: a job's id or unique prefix."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParams:
+    """Parameters of ``stream``: a job's id or unique prefix, and the byte of its log to begin at."""
+
+    id: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ListParams:
+    """Parameters of ``list``: the job id after which to go on, for the next page."""
+
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobReply:
+    """The result of ``start``, ``stop``, ``query``, ``wait``, and the end of ``stream``."""
+
+    job: JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ListReply:
+    """The result of ``list``: jobs, oldest first; ``next`` is the ``after`` of the next page, if any."""
+
+    jobs: tuple[JobStatus, ...]
+    next: str | None = None

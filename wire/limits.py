@@ -1,0 +1,180 @@
+"""Owns resource limits: their record on the wire, and the one place where their texts are read."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Final
+
+MAX_VALUE: Final = 2**63 - 1
+#: Units of `--cpu-limit`: a bare number counts 1/1024 of a CPU, as cgroup shares do.
+CPU_SHARES_PER_CPU: Final = 1024
+_BYTE_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_NUMBER: Final = re.compile(r"(-?\d+(?:\.\d+)?)([A-Za-z%]*)", re.ASCII)
+
+
+class LimitError(ValueError):
+    """A limit's text or value makes no sense; the message is one sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ceilings for one job; None is no ceiling.
+
+    Args:
+        cpu: thousandths of a CPU.
+        memory: bytes, swap included.
+        disk_ops: operations a second, reads and writes each, on every disk.
+        disk_bytes: bytes a second, reads and writes each, on every disk.
+        pids: tasks (processes and threads).
+    """
+
+    cpu: int | None = None
+    memory: int | None = None
+    disk_ops: int | None = None
+    disk_bytes: int | None = None
+    pids: int | None = None
+
+    def named(self) -> dict[str, int]:
+        """The limits that are set, by field name."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+    def __bool__(self) -> bool:
+        return bool(self.named())
+
+    def check(self) -> None:
+        """Check the values, wherever they came from.
+
+        Raises:
+            LimitError: a value is zero, too small for the kernel, or too large.
+        """
+        for name, value in self.named().items():
+            least = _LEAST.get(name, 1)
+            if not least <= value <= MAX_VALUE:
+                raise LimitError(f"the {name} limit must be from {least} to 2^63 - 1, not {value}.")
+
+
+#: A CPU limit below 1 % of a CPU asks for a quota shorter than the kernel's least, 1 ms in 100 ms;
+#: less memory than 1 MiB starts no program at all.
+_LEAST: Final = {"cpu": 10, "memory": 2**20}
+_UNITS: Final = {"cpu": " thousandths of a CPU", "memory": " bytes"}
+
+
+def _split(flag: str, text: str) -> tuple[Decimal, str]:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise LimitError(f"{flag} {text!r} is not a number with an optional unit.")
+    number = Decimal(match[1])
+    if number <= 0:
+        raise LimitError(f"{flag} must be more than zero; leave it out for no limit.")
+    if number > MAX_VALUE:
+        raise LimitError(f"{flag} {text} is too large; the most is 2^63 - 1.")
+    return number, match[2]
+
+
+def _checked(flag: str, text: str, name: str, value: Decimal) -> int:
+    least = _LEAST.get(name, 1)
+    if value > MAX_VALUE:
+        raise LimitError(f"{flag} {text} is too large; the most is 2^63 - 1.")
+    if int(value) < least:
+        raise LimitError(f"{flag} {text} is too small; the least is {least}{_UNITS.get(name, '')}.")
+    return int(value)
+
+
+def parse_cpu(text: str, flag: str = "--cpu-limit") -> Limits:
+    """Read a CPU ceiling: ``512`` (1/1024 of a CPU), ``0.5cpu``, ``500m`` (thousandths) or ``50%``.
+
+    Raises:
+        LimitError: with a sentence that names the flag.
+    """
+    number, unit = _split(flag, text)
+    scale = {
+        "": Decimal(1000) / CPU_SHARES_PER_CPU,
+        "cpu": Decimal(1000),
+        "cpus": Decimal(1000),
+        "m": Decimal(1),
+        "%": Decimal(10),
+    }.get(unit)
+    if scale is None:
+        raise LimitError(f"{flag} {text!r} has an unknown unit; write 512, 0.5cpu, 500m or 50%.")
+    return Limits(cpu=_checked(flag, text, "cpu", number * scale))
+
+
+def parse_bytes(flag: str, text: str) -> Decimal:
+    """Read a number of bytes with K, M, G or T (powers of 1024; a following B or iB is allowed).
+
+    Raises:
+        LimitError: with a sentence that names the flag.
+    """
+    number, unit = _split(flag, text)
+    scale = _BYTE_UNITS.get(re.sub("i?B$", "", unit, flags=re.IGNORECASE).upper())
+    if scale is None:
+        raise LimitError(f"{flag} {text!r} has an unknown unit; write bytes or a number with K, M, G or T.")
+    return number * scale
+
+
+def parse_memory(text: str, flag: str = "--memory-limit") -> Limits:
+    """Read a memory ceiling, such as ``500M``.
+
+    Raises:
+        LimitError: with a sentence that names the flag.
+    """
+    return Limits(memory=_checked(flag, text, "memory", parse_bytes(flag, text)))
+
+
+def parse_disk(text: str, flag: str = "--disk-limit") -> Limits:
+    """Read a disk ceiling: ``500`` is operations a second, ``50M`` bytes a second; ``500,50M`` both.
+
+    Raises:
+        LimitError: with a sentence that names the flag.
+    """
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        number, unit = _split(flag, part)
+        if unit:
+            name, value = "disk_bytes", parse_bytes(flag, part)
+        elif number != int(number):
+            raise LimitError(f"{flag} {part} must be a whole number of operations a second.")
+        else:
+            name, value = "disk_ops", number
+        if name in found:
+            raise LimitError(f"{flag} {text!r} gives the same kind of limit twice.")
+        found[name] = _checked(flag, part, name, value)
+    return Limits(**found)
+
+
+def parse_pids(text: str, flag: str = "--pids-limit") -> Limits:
+    """Read a ceiling on tasks, a whole number.
+
+    Raises:
+        LimitError: with a sentence that names the flag.
+    """
+    number, unit = _split(flag, text)
+    if unit or number != int(number):
+        raise LimitError(f"{flag} {text!r} must be a whole number.")
+    return Limits(pids=_checked(flag, text, "pids", number))
+
+
+_PARSERS: Final[Mapping[str, Callable[[str], Limits]]] = {
+    "cpu": parse_cpu,
+    "memory": parse_memory,
+    "disk": parse_disk,
+    "pids": parse_pids,
+}
+
+
+def parse_limits(
+    *, cpu: str | None = None, memory: str | None = None, disk: str | None = None, pids: str | None = None
+) -> Limits:
+    """Read the four flags together.
+
+    Raises:
+        LimitError: with a sentence that names the flag at fault.
+    """
+    texts = {"cpu": cpu, "memory": memory, "disk": disk, "pids": pids}
+    values: dict[str, int] = {}
+    for name, text in texts.items():
+        if text is not None:
+            values |= _PARSERS[name](text).named()
+    return Limits(**values)

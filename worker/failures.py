@@ -1,0 +1,46 @@
+"""Owns the step from what went wrong on this host to the error that a client reads: the one place."""
+
+import errno
+import os
+
+from wire.errors import ErrorCode, RequestError
+
+from .cgroup import LimitRefusedError
+from .spawner import ProcessSpec, SpawnError
+
+
+def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSError) -> RequestError:
+    """Say why a job could not be started."""
+    if isinstance(error, LimitRefusedError):
+        return RequestError(ErrorCode.LIMIT_REFUSED, str(error))
+    if isinstance(error, OSError):
+        return RequestError(ErrorCode.START_FAILED, f"The server could not set the job up: {error.strerror}.")
+    program, reason = os.fsdecode(spec.argv[0]), os.strerror(error.errno)
+    match error.step, error.errno:
+        case "lost", _:
+            return RequestError(ErrorCode.START_FAILED, "The server's spawner died; please try again.")
+        case "cwd", _:
+            return RequestError(
+                ErrorCode.BAD_DIRECTORY,
+                f"The job cannot work in {os.fsdecode(spec.cwd)!r} on the server: {reason}.",
+            )
+        case "exec", errno.ENOENT | errno.ENOTDIR:
+            hint = "check the path" if "/" in program else "it is not on the job's PATH; give its full path"
+            return RequestError(
+                ErrorCode.NO_SUCH_PROGRAM, f"There is no program {program!r} on the server: {hint}."
+            )
+        case "exec", errno.EACCES | errno.EPERM:
+            return RequestError(
+                ErrorCode.NOT_EXECUTABLE, f"The server may not execute {program!r}: {reason}."
+            )
+        case "exec", errno.ENOEXEC:
+            return RequestError(
+                ErrorCode.NOT_EXECUTABLE,
+                f"{program!r} is not a program that Linux can run; a script needs a #! line.",
+            )
+        case "exec", errno.E2BIG:
+            return RequestError(ErrorCode.BAD_REQUEST, "The arguments and the environment are too large.")
+        case _:
+            return RequestError(
+                ErrorCode.START_FAILED, f"The job could not be started ({error.step}: {reason})."
+            )

@@ -1,0 +1,213 @@
+"""Owns one job's scope: its process, its cgroup, its pumps and its stop, from start to final status.
+
+Theory of operation. `run` is one task in the server's jobs nursery. It holds the cgroup for as long as
+the job lives, starts the process through the spawner, and pumps its pipes into the log. When the main
+process ends, what is left in the cgroup is killed; a stop in progress first lets the others use up
+their grace. The pumps outlive the processes: they end at end-of-file, which the death of the last
+writer brings, or after DRAIN_DEADLINE if a descriptor was handed to a stranger. Only then is the
+cgroup removed and the final status published. Cancelling `run` (a hard end of the server) kills the
+job and goes the same way, with every wait bounded.
+"""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from wire.jobs import Cause, CauseKind, JobStatus, Status
+from wire.limits import Limits
+from wire.messages import STDERR, STDOUT
+
+from .cgroup import JobCgroup
+from .hierarchy import Hierarchies
+from .log import Log
+from .output import OutputLog
+from .spawner import Child, ProcessSpec, Spawner
+from .state import Exit, cause_of
+
+#: Longest wait for end-of-file on the pipes once every process is dead, in seconds.
+DRAIN_DEADLINE = 5.0
+#: Longest wait for the spawner to report the end of a process that was killed, in seconds.
+REPORT_DEADLINE = 5.0
+#: Bytes a pipe holds, so that a job seldom waits for us (fcntl(2), F_SETPIPE_SZ).
+PIPE_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
+
+
+@dataclass(slots=True)
+class Job:
+    """One job; `pid` is there once its program runs, `end` and `cause` once `ended` is set.
+
+    Args:
+        id: a UUID as text.
+        spec: what to run.
+        owner: the identity that started it.
+        limits: ceilings, checked as enforceable; None for none.
+        timeout: seconds after which it is stopped; None for never.
+        grace: seconds between TERM and KILL when it is stopped for its timeout.
+        log: the server's log.
+    """
+
+    id: str
+    spec: ProcessSpec
+    owner: str
+    limits: Limits | None
+    timeout: float | None
+    grace: float
+    log: Log
+    output: OutputLog = field(default_factory=OutputLog)
+    pid: int = 0
+    started_at: float = 0.0
+    ended_at: float | None = None
+    end: Exit | None = None
+    cause: Cause | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+    _stop_cause: Cause | None = None
+    _stop_asked: trio.Event = field(default_factory=trio.Event)
+    _stop_done: trio.Event = field(default_factory=trio.Event)
+    _grace: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def status(self) -> JobStatus:
+        """What is known of the job now."""
+        end = self.end
+        return JobStatus(
+            id=self.id,
+            status=Status.RUNNING if end is None else end.status,
+            pid=self.pid,
+            argv=self.spec.argv,
+            owner=self.owner,
+            started=self.started_at,
+            output=self.output.size,
+            exit_code=end.code if end else None,
+            signal=end.signal if end else None,
+            cause=self.cause if end else None,
+            ended=self.ended_at,
+            cwd=self.spec.cwd,
+            limits=self.limits,
+            usage=end.usage if end else None,
+        )
+
+    async def stop(self, cause: Cause, grace: float) -> None:
+        """Send TERM, wait for the grace, kill; return when nothing is left and the status is final.
+
+        Calling it again, or on an ended job, is harmless: the first cause stays, and the shortest
+        grace of all calls counts.
+        """
+        self._ask_stop(cause, grace)
+        await self.ended.wait()
+
+    def _ask_stop(self, cause: Cause, grace: float) -> None:
+        if self._stop_cause is None:
+            self._stop_cause = cause
+        self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
+        self._stop_asked.set()
+
+    async def run(self, hierarchies: Hierarchies, spawner: Spawner, on_running: Callable[[], None]) -> None:
+        """Run the job from start to final status.
+
+        Args:
+            hierarchies: the server's cgroups.
+            spawner: who starts the process.
+            on_running: called once the job's program runs.
+
+        Raises:
+            SpawnError, LimitRefusedError, OSError: it could not be started, and nothing of it is left.
+        """
+        cgroup = JobCgroup(hierarchies, self.id, self.limits or Limits())
+        child = None
+        try:
+            child, streams = await self._start(cgroup, spawner)
+            self.pid, self.started_at = child.pid, time.time()
+            on_running()
+            drain = trio.CancelScope(shield=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump_all, streams, drain)
+                try:
+                    await self._live(cgroup, child)
+                finally:
+                    cgroup.kill()
+                    drain.deadline = trio.current_time() + DRAIN_DEADLINE
+        finally:
+            await self._conclude(cgroup, child)
+
+    async def _start(self, cgroup: JobCgroup, spawner: Spawner) -> tuple[Child, list[trio.lowlevel.FdStream]]:
+        with ExitStack() as on_failure, ExitStack() as always:
+            streams, writes = [], []
+            for _ in range(1 if self.spec.merge else 2):
+                read, write = os.pipe2(os.O_CLOEXEC)
+                always.callback(os.close, write)
+                streams.append(trio.lowlevel.FdStream(read))
+                on_failure.callback(streams[-1].close)
+                _enlarge(read)
+                writes.append(write)
+            procs = always.enter_context(cgroup.open_procs())
+            child = await spawner.spawn(self.id, self.spec, [*writes, *procs])
+            on_failure.pop_all()
+        return child, streams
+
+    async def _pump_all(self, streams: list[trio.lowlevel.FdStream], drain: trio.CancelScope) -> None:
+        # Shielded from the job's own cancellation, so that what it says while it dies is kept, and it
+        # does not block on a full pipe then. `run` sets the deadline.
+        with ExitStack() as stack, drain:
+            for stream in streams:
+                stack.callback(stream.close)
+            async with trio.open_nursery() as nursery:
+                for stream, number in zip(streams, (STDOUT, STDERR), strict=False):
+                    nursery.start_soon(self._pump, stream, number)
+        if drain.cancelled_caught:
+            self.log.warning("output was cut: a process outside the job holds its pipe", job=self.id)
+
+    async def _pump(self, stream: trio.lowlevel.FdStream, number: int) -> None:
+        while data := await stream.receive_some(READ_BYTES):
+            self.output.append(number, data)
+
+    async def _live(self, cgroup: JobCgroup, child: Child) -> None:
+        """Return once the main process has ended and, after a stop, the others or their grace too."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stopper, cgroup, child)
+            if self.timeout is not None:
+                nursery.start_soon(self._timer, self.timeout)
+            await child.wait()
+            if self._stop_asked.is_set():
+                await self._stop_done.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _timer(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._ask_stop(Cause(CauseKind.TIMEOUT, detail=f"it ran longer than {seconds:g} s"), self.grace)
+
+    async def _stopper(self, cgroup: JobCgroup, child: Child) -> None:
+        await self._stop_asked.wait()
+        if not child.ended.is_set():
+            self.cause = self._stop_cause
+            cgroup.signal(signal.SIGTERM)
+            cgroup.signal(signal.SIGCONT)  # a stopped process hears TERM only once it goes on
+            with self._grace:
+                await cgroup.wait_empty()
+            cgroup.kill()
+        self._stop_done.set()
+
+    async def _conclude(self, cgroup: JobCgroup, child: Child | None) -> None:
+        """Remove the cgroup, and publish the final status of a job that had begun. Bounded."""
+        end = Exit.by_loss()
+        if child is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPORT_DEADLINE):
+                end = await child.wait()
+        oom_kills = cgroup.oom_kills()
+        if not await cgroup.remove():
+            self.log.error("a cgroup could not be removed", job=self.id, path=cgroup.path)
+        if child is not None:
+            self.cause = cause_of(end, stopped=self.cause, oom_kills=oom_kills)
+            self.ended_at, self.end = time.time(), end
+            self.output.close()
+            self.ended.set()
+
+
+def _enlarge(fd: int) -> None:
+    with suppress(PermissionError):  # past the user's share of pipe memory; the default size does
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,0 +1,165 @@
+"""Owns the way from an accepted TCP connection to a session: TLS, the certificate's role, the transport."""
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import trio
+import trio_websocket
+
+from certs.contexts import ALPN_NATIVE, AlertingContext
+from certs.roles import Identity, RoleError, identity_of
+from wire.errors import ErrorCode
+from wire.frames import HEADER_BYTES, MAX_FRAME_BYTES
+from wire.trio_stream import ByteStream, WebSocketStream
+
+from .log import Log
+from .session import refuse
+
+#: Longest TLS or WebSocket handshake, and longest orderly close, in seconds.
+HANDSHAKE_DEADLINE = 10.0
+CLOSE_DEADLINE = 2.0
+#: How long a refused client may take to read why, in seconds.
+REFUSAL_DEADLINE = 1.0
+SUBPROTOCOL = "worker.v1.msgpack"
+#: A client that vanished without a word is found out by the kernel: first probe, interval, probes, and
+#: the longest time that sent bytes may stay unacknowledged (tcp(7)); seconds, but the last in ms.
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+)
+
+
+#: What serves a client whose transport is ready.
+Serve: TypeAlias = Callable[[ByteStream, Identity], Awaitable[None]]
+
+
+async def serve_peer(
+    tcp: trio.SocketStream, context: AlertingContext, arc: str, log: Log, serve: Serve
+) -> None:
+    """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
+
+    Never raises for what a peer does: it is logged, and that connection ends.
+
+    Args:
+        tcp: the accepted connection.
+        context: the server's side of TLS.
+        arc: the OID below which roles are numbered.
+        log: the server's log.
+        serve: called with the transport and the client's identity once both are known.
+    """
+    peer = _address(tcp)
+    try:
+        for level, option, value in KEEPALIVE:
+            tcp.setsockopt(level, option, value)
+        tls = trio.SSLStream(tcp, context, server_side=True)
+        outgoing = context.last_outgoing  # in the same step, before another connection takes its place
+        try:
+            with trio.fail_after(HANDSHAKE_DEADLINE):
+                await tls.do_handshake()
+        except trio.BrokenResourceError as error:
+            if outgoing is not None:
+                await _send_alert(tcp, outgoing.read())
+            log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
+            return
+        try:
+            await _serve_tls(tls, arc, peer, log, serve)
+        finally:
+            await _close(tls)
+    except* trio.TooSlowError:
+        log.warning("a peer stalled in its handshake", peer=peer)
+    except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
+        log.info("a connection was cut", peer=peer, reason=str(errors.exceptions[0]))
+    except* Exception:  # one connection must never end the server
+        log.exception("a connection failed", peer=peer)
+    finally:
+        await trio.aclose_forcefully(tcp)
+
+
+async def _serve_tls(
+    tls: trio.SSLStream[trio.SocketStream], arc: str, peer: str, log: Log, serve: Serve
+) -> None:
+    async def serve_or_refuse(stream: ByteStream) -> None:
+        try:
+            identity = identity_of(tls.getpeercert(binary_form=True), arc)
+        except RoleError as error:
+            log.warning("denied", peer=peer, reason=str(error))
+            with trio.move_on_after(REFUSAL_DEADLINE):
+                await refuse(stream, ErrorCode.DENIED, _sentence(error))
+                await stream.receive_some()
+            return
+        await serve(stream, identity)
+
+    if tls.selected_alpn_protocol() == ALPN_NATIVE:
+        await serve_or_refuse(tls)
+        return
+    async with trio.open_nursery() as nursery:
+        # wsproto buffers a message as it comes, so its size is bounded here, not by the frame decoder.
+        with trio.fail_after(HANDSHAKE_DEADLINE):
+            request = await trio_websocket.wrap_server_stream(
+                nursery,
+                tls,
+                message_queue_size=1,
+                max_message_size=HEADER_BYTES + MAX_FRAME_BYTES,
+                receive_buffer_size=64 * 1024,
+            )
+            websocket = await _upgrade(request)
+        if websocket is not None:
+            try:
+                await serve_or_refuse(WebSocketStream(websocket))
+            finally:
+                with trio.move_on_after(CLOSE_DEADLINE, shield=True):
+                    await websocket.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def _upgrade(request: trio_websocket.WebSocketRequest) -> trio_websocket.WebSocketConnection | None:
+    """Accept a WebSocket that speaks our subprotocol; say no to any other, and to other sites' pages.
+
+    A browser sends its user's certificate to whoever asks, so a page of another origin must not reach
+    the server in its user's name.
+    """
+    headers = {name.lower(): value for name, value in request.headers}
+    origin = headers.get(b"origin")
+    host = headers.get(b"host", b"")
+    if origin is not None and origin.lower() != b"https://" + host.lower():
+        await request.reject(403, body=b"Pages of another origin may not use this server.\n")
+    elif SUBPROTOCOL not in request.proposed_subprotocols:
+        await request.reject(400, body=f"Ask for the WebSocket subprotocol {SUBPROTOCOL}.\n".encode())
+    else:
+        return await request.accept(subprotocol=SUBPROTOCOL)
+    return None
+
+
+async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
+    """Send OpenSSL's last word on a failed handshake, and let the peer read it.
+
+    Closing while bytes of the peer are unread would reset the connection and take the alert with it.
+    """
+    with trio.move_on_after(REFUSAL_DEADLINE), contextlib.suppress(trio.BrokenResourceError):
+        await tcp.send_all(alert)
+        await tcp.send_eof()
+        while await tcp.receive_some(65536):
+            pass
+
+
+async def _close(tls: trio.SSLStream[trio.SocketStream]) -> None:
+    with trio.move_on_after(CLOSE_DEADLINE, shield=True), contextlib.suppress(trio.BrokenResourceError):
+        await tls.aclose()
+
+
+def _address(tcp: trio.SocketStream) -> str:
+    try:
+        host, port = tcp.socket.getpeername()[:2]
+    except OSError:
+        return "gone"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,57 @@
+"""Owns the server's log on stderr: readable lines on a terminal, one JSON object a line otherwise."""
+
+import json
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from typing import TextIO
+
+
+class Log:
+    """A structured log. A message says what happened; fields say to what.
+
+    Args:
+        stream: where lines go; stderr if None.
+        readable: lines for people instead of JSON; by default, if ``stream`` is a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, readable: bool | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._readable = self._stream.isatty() if readable is None else readable
+
+    def info(self, message: str, **fields: object) -> None:
+        """Log what happened in the ordinary course."""
+        self._write("info", message, fields)
+
+    def warning(self, message: str, **fields: object) -> None:
+        """Log what somebody may want to look into."""
+        self._write("warning", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """Log what somebody must look into."""
+        self._write("error", message, fields)
+
+    def exception(self, message: str, **fields: object) -> None:
+        """Log a failure of our own, with the traceback of the exception being handled."""
+        self._write("error", message, {**fields, "traceback": traceback.format_exc()})
+
+    def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        if self._readable:
+            words = "".join(f" {name}={_word(value)}" for name, value in fields.items())
+            line = f"{now.astimezone():%H:%M:%S} {level:7} {message}{words}"
+        else:
+            stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            line = json.dumps({"time": stamp, "level": level, "message": message, **fields}, default=str)
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass  # a closed or full stderr must not end the server
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    # Escape what a terminal could take for more than text: names come from certificates and clients.
+    return text if text.isprintable() and text and " " not in text else json.dumps(text)

@@ -1,0 +1,226 @@
+"""Owns what clients may ask for: each method with its parameters and, beside it, the roles that may call it.
+
+Every transport passes through `answer`, and `answer` through `authorise`; what is not in the table is
+denied.
+"""
+
+import math
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from certs.roles import Identity, Role
+from wire import codec
+from wire.errors import ErrorCode, RequestError
+from wire.jobs import (
+    Cause,
+    CauseKind,
+    JobParams,
+    JobReply,
+    JobStatus,
+    ListParams,
+    ListReply,
+    StartParams,
+    StopParams,
+    StreamParams,
+)
+from wire.limits import LimitError
+from wire.messages import Request
+
+from .output import Chunk
+from .registry import Registry
+from .spawner import ProcessSpec
+
+#: What a job inherits of the server's environment, if it is there.
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: The most that argv and environment may weigh, in bytes; the kernel's own limit is usually lower.
+MAX_ARGUMENT_BYTES = 3 * 1024 * 1024
+#: A page of `list` holds about this much, in bytes.
+PAGE_BYTES = 512 * 1024
+MAX_SECONDS = 10 * 365 * 86400.0
+
+
+class Call(Protocol):
+    """What a method is given by the session that it serves."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks."""
+
+    @property
+    def registry(self) -> Registry:
+        """The jobs."""
+
+    def credit(self) -> int:
+        """Bytes of output that may be sent now."""
+
+    async def wait_credit(self) -> None:
+        """Wait until the client has granted more."""
+
+    async def output(self, chunk: Chunk) -> None:
+        """Send a piece of output; there must be credit for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of the table."""
+
+    roles: frozenset[Role]
+    params: type
+    run: Callable[[Call, Any], Awaitable[object]]
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str, params: type, *roles: Role
+) -> Callable[[Callable[[Call, Any], Awaitable[object]]], Callable[[Call, Any], Awaitable[object]]]:
+    """Put a handler into the table, with the roles that may call it."""
+
+    def register(run: Callable[[Call, Any], Awaitable[object]]) -> Callable[[Call, Any], Awaitable[object]]:
+        METHODS[name] = Method(frozenset(roles), params, run)
+        return run
+
+    return register
+
+
+def authorise(role: Role, name: str) -> Method:
+    """Return the method if this role may call it.
+
+    Raises:
+        RequestError: there is no such method, or the role may not.
+    """
+    found = METHODS.get(name)
+    if found is None:
+        raise RequestError(ErrorCode.UNKNOWN_METHOD, f"There is no method {name!r:.60}.")
+    if role not in found.roles:
+        allowed = " or ".join(sorted(allowed.value for allowed in found.roles))
+        raise RequestError(
+            ErrorCode.DENIED,
+            f"The role {role.value} may not {name} jobs: use a certificate with the role {allowed}.",
+        )
+    return found
+
+
+async def answer(call: Call, request: Request) -> dict[str, Any]:
+    """Authorise a request, read its parameters, run it, and return the result for the wire.
+
+    Raises:
+        RequestError: it was refused or failed.
+    """
+    found = authorise(call.identity.role, request.method)
+    try:
+        params: object = codec.from_map(found.params, request.params)
+    except codec.InvalidValueError as error:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"{request.method}: {error}.") from None
+    return codec.to_map(await found.run(call, params))
+
+
+@method("start", StartParams, Role.ADMIN)
+async def start(call: Call, params: StartParams) -> JobReply:
+    spec = _process_spec(params)
+    timeout = None if params.timeout is None else _seconds("timeout", params.timeout)
+    try:
+        if params.limits is not None:
+            params.limits.check()
+    except LimitError as error:
+        raise RequestError(ErrorCode.BAD_REQUEST, str(error)) from error
+    job = await call.registry.start(
+        spec, owner=call.identity.name, limits=params.limits or None, seconds=timeout
+    )
+    return JobReply(job.status())
+
+
+@method("stop", StopParams, Role.ADMIN)
+async def stop(call: Call, params: StopParams) -> JobReply:
+    job = call.registry.find(params.id)
+    grace = call.registry.grace if params.grace is None else _seconds("grace", params.grace)
+    await job.stop(Cause(CauseKind.STOPPED, by=call.identity.name), grace)
+    return JobReply(job.status())
+
+
+@method("query", JobParams, Role.ADMIN, Role.USER)
+async def query(call: Call, params: JobParams) -> JobReply:
+    return JobReply(call.registry.find(params.id).status())
+
+
+@method("wait", JobParams, Role.ADMIN, Role.USER)
+async def wait(call: Call, params: JobParams) -> JobReply:
+    job = call.registry.find(params.id)
+    await job.ended.wait()
+    return JobReply(job.status())
+
+
+@method("list", ListParams, Role.ADMIN, Role.USER)
+async def list_jobs(call: Call, params: ListParams) -> ListReply:
+    jobs = list(call.registry)
+    if params.after is not None:
+        last = call.registry.find(params.after)
+        jobs = jobs[jobs.index(last) + 1 :]
+    page: list[JobStatus] = []
+    room = PAGE_BYTES
+    for job in jobs:
+        status = job.status()
+        room -= 512 + sum(map(len, status.argv))
+        if page and room < 0:
+            return ListReply(tuple(page), next=page[-1].id)
+        page.append(status)
+    return ListReply(tuple(page))
+
+
+@method("stream", StreamParams, Role.ADMIN, Role.USER)
+async def stream(call: Call, params: StreamParams) -> JobReply:
+    job = call.registry.find(params.id)
+    log, offset = job.output, params.offset
+    if offset > log.size:
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {offset} is beyond them."
+        )
+    with log.subscribe() as doorbell:
+        while not (log.closed and offset == log.size):
+            if offset == log.size:
+                await doorbell.receive()
+            elif not (credit := call.credit()):
+                await call.wait_credit()
+            elif chunk := log.read(offset, credit):
+                await call.output(chunk)
+                offset += len(chunk.data)
+    await job.ended.wait()
+    return JobReply(job.status())
+
+
+def _seconds(name: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= MAX_SECONDS):
+        raise RequestError(ErrorCode.BAD_REQUEST, f"{name} must be a number of seconds, 0 or more.")
+    return value
+
+
+def _process_spec(params: StartParams) -> ProcessSpec:
+    """Check what the kernel would take wrongly or not at all, and settle the defaults."""
+    environment = _environment(os.environ) | (params.env or {})
+    cwd = params.cwd if params.cwd is not None else os.fsencode(os.getcwd())  # noqa: PTH109  # bytes
+    words = [*params.argv, cwd, *environment, *environment.values()]
+    problem = None
+    if not params.argv or not params.argv[0]:
+        problem = "argv must name a program"
+    elif any(b"\0" in word for word in words):
+        problem = "arguments, environment and directory may hold no NUL byte"
+    elif any(not key or b"=" in key for key in params.env or {}):
+        problem = "the name of an environment variable may be neither empty nor hold '='"
+    elif not cwd.startswith(b"/"):
+        problem = "cwd must be an absolute path"
+    elif sum(map(len, words)) > MAX_ARGUMENT_BYTES:
+        problem = f"arguments and environment may weigh {MAX_ARGUMENT_BYTES} bytes together"
+    if problem:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")
+    return ProcessSpec(params.argv, environment, cwd, params.merge)
+
+
+def _environment(server: Mapping[str, str]) -> dict[bytes, bytes]:
+    inherited = {name: server[name] for name in INHERITED if name in server}
+    return {
+        os.fsencode(name): os.fsencode(value) for name, value in ({"PATH": DEFAULT_PATH} | inherited).items()
+    }

@@ -1,0 +1,140 @@
+"""Owns the jobs of this server: starts them in the jobs nursery, finds them by id, stops them all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from wire.errors import ErrorCode, RequestError
+from wire.jobs import Cause, CauseKind
+from wire.limits import Limits
+
+from .cgroup import LimitRefusedError, check_enforceable
+from .failures import explain_start
+from .hierarchy import Hierarchies
+from .job import Job
+from .log import Log
+from .spawner import ProcessSpec, Spawner, SpawnError
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A start under way: `settled` once it runs or has failed."""
+
+    settled: trio.Event = field(default_factory=trio.Event)
+    failure: RequestError | None = None
+
+
+class Registry:
+    """Every job since the server's start, in that order.
+
+    Args:
+        nursery: the jobs nursery, in which every job's scope lives.
+        hierarchies: the server's cgroups.
+        spawner: the link to the spawner.
+        log: the server's log.
+        grace: seconds between TERM and KILL where a request names none.
+    """
+
+    def __init__(
+        self, nursery: trio.Nursery, hierarchies: Hierarchies, spawner: Spawner, log: Log, grace: float
+    ) -> None:
+        self.grace = grace
+        self._nursery = nursery
+        self._hierarchies = hierarchies
+        self._spawner = spawner
+        self._log = log
+        self._jobs: dict[str, Job] = {}
+        self._closing = False
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(tuple(self._jobs.values()))
+
+    def find(self, id_or_prefix: str) -> Job:
+        """Return the job with this id, or the only one whose id begins so.
+
+        Raises:
+            RequestError: there is none, or more than one.
+        """
+        if id_or_prefix in self._jobs:
+            return self._jobs[id_or_prefix]
+        found = [job for id_, job in self._jobs.items() if id_or_prefix and id_.startswith(id_or_prefix)]
+        if not found:
+            raise RequestError(
+                ErrorCode.NOT_FOUND,
+                f"There is no job with id {id_or_prefix!r}; `worker-service list` shows those there are.",
+            )
+        if len(found) > 1:
+            raise RequestError(
+                ErrorCode.AMBIGUOUS,
+                f"{len(found)} jobs have an id that begins with {id_or_prefix!r}; give more.",
+            )
+        return found[0]
+
+    async def start(
+        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None
+    ) -> Job:
+        """Start a job and return it once its program runs.
+
+        It is stopped after ``seconds``, if given.
+        A start goes on if its caller is cancelled: the job then runs, and `list` shows it.
+
+        Raises:
+            RequestError: it could not be started, and nothing of it is left.
+        """
+        if self._closing:
+            raise RequestError(
+                ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs."
+            )
+        if limits is not None:
+            try:
+                check_enforceable(self._hierarchies, limits)
+            except LimitRefusedError as error:
+                raise explain_start(spec, error) from error
+        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log)
+        attempt = _Attempt()
+        self._nursery.start_soon(self._run, job, attempt, name=f"job {job.id}")
+        await attempt.settled.wait()
+        if attempt.failure is not None:
+            raise attempt.failure
+        return job
+
+    async def stop_all(self, cause: Cause, grace: float) -> None:
+        """Stop every job, accept no more, and return when all have ended."""
+        self._closing = True
+        async with trio.open_nursery() as nursery:
+            for job in self:
+                nursery.start_soon(job.stop, cause, grace)
+
+    async def _run(self, job: Job, attempt: _Attempt) -> None:
+        def on_running() -> None:
+            self._jobs[job.id] = job
+            attempt.settled.set()
+            self._log.info(
+                "job started", job=job.id, pid=job.pid, owner=job.owner, program=os.fsdecode(job.spec.argv[0])
+            )
+            if self._closing:  # it began before the server was told to end
+                self._nursery.start_soon(job.stop, Cause(CauseKind.STOPPED, by="server"), 0)
+
+        try:
+            await job.run(self._hierarchies, self._spawner, on_running)
+        except (SpawnError, LimitRefusedError, OSError) as error:
+            attempt.failure = explain_start(job.spec, error)
+        except Exception:  # noqa: BLE001  # one job's scope must never end the server
+            self._log.exception("a job's scope failed", job=job.id)
+            attempt.failure = RequestError(
+                ErrorCode.INTERNAL, "The server failed to run the job; see its log."
+            )
+        finally:
+            attempt.settled.set()
+        if job.end is not None and job.cause is not None:
+            self._log.info(
+                "job ended",
+                job=job.id,
+                status=job.end.status,
+                code=job.end.code,
+                signal=job.end.signal,
+                cause=job.cause.kind,
+            )

@@ -1,0 +1,143 @@
+"""Owns the nursery tree: the spawner, the jobs, the sessions, the listeners, and how they end.
+
+    root -- spawner link
+         |- jobs        a scope for each job
+         |- sessions    a scope for each connection
+         |- listeners
+
+The later a branch, the sooner it ends: first no new connections, then the jobs are stopped, then their
+subscribers get the last byte and the final status, then the sessions close, then the spawner ends.
+"""
+
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import trio
+
+from certs.contexts import server_context
+from certs.errors import ContextError
+from certs.roles import DEFAULT_ARC, Identity
+from wire.jobs import Cause, CauseKind
+from wire.trio_stream import ByteStream
+
+from .hierarchy import open_hierarchies
+from .listener import serve_peer
+from .log import Log
+from .registry import Registry
+from .session import Session
+from .spawner import Spawner
+
+#: Longest wait for sessions to end once every job has, in seconds.
+SESSIONS_DEADLINE = 5.0
+_SHUTDOWN = Cause(CauseKind.STOPPED, by="server", detail="the server was shut down")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How a server is run.
+
+    Args:
+        host: the address to listen on.
+        port: the TCP port; 0 lets the kernel choose.
+        certs: the directory with ca.crt, server.crt and server.key.
+        arc: the OID below which roles are numbered.
+        grace: seconds between TERM and KILL where a request names none.
+    """
+
+    host: str
+    port: int
+    certs: Path
+    arc: str = DEFAULT_ARC
+    grace: float = 10.0
+
+
+class Server:
+    """One server's life.
+
+    Args:
+        config: how to run it.
+        log: where it tells what happens.
+
+    Raises:
+        ContextError: the certificates cannot be used.
+    """
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self._config = config
+        self._log = log
+        self._context = server_context(config.certs)
+        self._name = f"worker-service/{version('worker-service')}"
+        self._sessions: set[Session] = set()
+        self._stop_asked = trio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then end everything in order. SIGHUP reloads certificates.
+
+        Raises:
+            CgroupError: this host gives us no cgroup.
+            OSError: the address cannot be listened on.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            listeners = await trio.open_tcp_listeners(self._config.port, host=self._config.host)
+            with open_hierarchies() as hierarchies:
+                for controller, reason in hierarchies.missing.items():
+                    self._log.warning("limits are missing", controller=controller, reason=reason)
+                async with trio.open_nursery() as root:
+                    spawner = Spawner(hierarchies, self._log)
+                    await root.start(spawner.run)
+                    async with trio.open_nursery() as jobs:
+                        registry = Registry(jobs, hierarchies, spawner, self._log, self._config.grace)
+                        root.start_soon(self._heed, signals, registry)
+                        await self._serve(listeners, registry)
+                    root.cancel_scope.cancel()
+        self._log.info("ended")
+
+    async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
+        async def serve(stream: ByteStream, identity: Identity) -> None:
+            session = Session(stream, identity, registry, self._log, self._name)
+            self._sessions.add(session)
+            try:
+                await session.run()
+            finally:
+                self._sessions.discard(session)
+
+        async def handle(tcp: trio.SocketStream) -> None:
+            await serve_peer(tcp, self._context, self._config.arc, self._log, serve)
+
+        async with trio.open_nursery() as sessions:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(
+                    partial(trio.serve_listeners, handle, listeners, handler_nursery=sessions)
+                )
+                for listener in listeners:
+                    host, port = listener.socket.getsockname()[:2]
+                    self._log.info("listening", host=host, port=port)
+                await self._stop_asked.wait()
+                accepting.cancel_scope.cancel()
+            self._log.info("ending", sessions=len(self._sessions))
+            await registry.stop_all(_SHUTDOWN, self._config.grace)
+            for session in tuple(self._sessions):
+                session.finish()
+            sessions.cancel_scope.deadline = trio.current_time() + SESSIONS_DEADLINE
+
+    async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload()
+            elif self._stop_asked.is_set():
+                await registry.stop_all(_SHUTDOWN, 0)  # asked twice: no more grace
+            else:
+                self._stop_asked.set()
+
+    def _reload(self) -> None:
+        """Take new certificates for new connections; jobs and streams go on. A bad file changes nothing."""
+        try:
+            self._context = server_context(self._config.certs)
+        except ContextError as error:
+            self._log.error("certificates were not reloaded; the old ones stay", reason=str(error))
+        else:
+            self._log.info("certificates were reloaded", directory=str(self._config.certs))

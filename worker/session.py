@@ -1,0 +1,221 @@
+"""Owns one connection: its reader, its writer, and a task for each request under way.
+
+Theory of operation. The reader turns messages into tasks, one a request. Every outgoing message goes
+through a channel of capacity 0 to the writer, the only task that sends: so a request that has output
+waits its turn there, nothing piles up, and a cancelled request can never leave half a frame on the
+wire. The writer joins what is waiting into one send, which is how small pieces of output coalesce
+under load and go out at once when idle. An error in a request's task is that request's error; a
+protocol error or a cut ends this connection and no other.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from certs.roles import Identity
+from wire.connection import Connection, Role, Signal
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
+from wire.frames import MAX_FRAME_BYTES
+from wire.messages import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Credit,
+    Failure,
+    Hello,
+    Message,
+    Output,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+)
+from wire.trio_stream import ByteStream, receive_event
+
+from .log import Log
+from .methods import answer
+from .output import Chunk
+from .registry import Registry
+
+#: The writer joins messages up to about this many bytes into one send.
+SEND_BYTES = 256 * 1024
+#: Requests that one connection may have under way.
+MAX_REQUESTS = 256
+#: Longest wait for the last messages to be taken when a session ends, in seconds.
+CLOSE_DEADLINE = 2.0
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request under way; what its method sees of the session."""
+
+    session: "Session"
+    request: Request
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    granted: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def identity(self) -> Identity:
+        return self.session.identity
+
+    @property
+    def registry(self) -> Registry:
+        return self.session.registry
+
+    def credit(self) -> int:
+        return self.session.connection.credit(self.request.id)
+
+    async def wait_credit(self) -> None:
+        self.granted = trio.Event()
+        await self.granted.wait()
+
+    async def output(self, chunk: Chunk) -> None:
+        await self.session.send(Output(self.request.id, chunk.offset, chunk.stream, chunk.data))
+
+
+class Session:
+    """One accepted client.
+
+    Args:
+        stream: the transport, already secured.
+        identity: who the client is.
+        registry: the jobs.
+        log: the server's log.
+        server: our name and version, for the hello.
+    """
+
+    def __init__(
+        self, stream: ByteStream, identity: Identity, registry: Registry, log: Log, server: str
+    ) -> None:
+        self.connection = Connection(Role.SERVER)
+        self.identity = identity
+        self.registry = registry
+        self._stream = stream
+        self._log = log
+        self._server = server
+        self._calls: dict[int, _Call] = {}
+        self._outgoing, self._queue = trio.open_memory_channel[Message](0)
+        self._reading = trio.CancelScope()
+        self._ending = False
+
+    async def send(self, message: Message) -> None:
+        """Hand a message to the writer; returns once it has taken it."""
+        await self._outgoing.send(message)
+
+    def finish(self) -> None:
+        """Let the requests under way end, then end the session; no new ones are taken."""
+        self._ending = True
+        if not self._calls:
+            self._reading.cancel()
+
+    async def run(self) -> None:
+        """Serve the client until it leaves, is cut, breaks the protocol, or `finish` takes effect."""
+        hello = Hello(
+            version=PROTOCOL_VERSION,
+            server=self._server,
+            identity=self.identity.name,
+            role=self.identity.role.value,
+            max_frame=MAX_FRAME_BYTES,
+            max_requests=MAX_REQUESTS,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, hello)
+                with self._outgoing:
+                    async with trio.open_nursery() as calls:
+                        last_word = await self._read(calls)
+                        calls.cancel_scope.cancel()
+                    nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE
+                    if last_word is not None:
+                        await self.send(last_word)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._log.info("a connection was cut", identity=self.identity.name)
+
+    async def _write(self, hello: Hello) -> None:
+        await self._stream.send_all(self.connection.send(hello))
+        async for message in self._queue:
+            parts = [self.connection.send(message)]
+            size = len(parts[0])
+            try:
+                while size < SEND_BYTES:
+                    parts.append(self.connection.send(self._queue.receive_nowait()))
+                    size += len(parts[-1])
+            except (trio.WouldBlock, trio.EndOfChannel):
+                pass
+            await self._stream.send_all(b"".join(parts))
+
+    async def _read(self, calls: trio.Nursery) -> Failure | None:
+        """Take messages until the end; return what the client should be told last, if anything."""
+        with self._reading:
+            if self._ending:
+                self._reading.cancel()
+            try:
+                while (event := await receive_event(self._stream, self.connection)) is not Signal.CLOSED:
+                    await self._take(event, calls)
+            except RemoteProtocolError as error:
+                self._log.warning(
+                    "a client broke the protocol", identity=self.identity.name, error=str(error)
+                )
+                return Failure(0, ErrorCode.PROTOCOL, str(error))
+        if self._reading.cancelled_caught:
+            return Failure(0, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
+        return None
+
+    async def _take(self, event: object, calls: trio.Nursery) -> None:
+        match event:
+            case Request() as request if self._ending:
+                await self.send(Failure(request.id, ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
+            case Request() as request if self.connection.open_requests > MAX_REQUESTS:
+                await self.send(
+                    Failure(
+                        request.id,
+                        ErrorCode.BUSY,
+                        f"This connection has {MAX_REQUESTS} requests under way; wait for one to end.",
+                    )
+                )
+            case Request() as request:
+                call = self._calls[request.id] = _Call(self, request)
+                calls.start_soon(self._serve, call, name=f"{request.method} {request.id}")
+            case Credit(id):
+                if id in self._calls:
+                    self._calls[id].granted.set()
+            case Cancel(id):
+                if id in self._calls:
+                    self._calls[id].scope.cancel()
+            case Ping(nonce):
+                await self.send(Pong(nonce))
+            case _:
+                pass
+
+    async def _serve(self, call: _Call) -> None:
+        """Run one request and send its final message."""
+        request_id = call.request.id
+        final: Message = Failure(request_id, ErrorCode.CANCELLED, "The request was cancelled.")
+        with call.scope:
+            try:
+                final = Reply(request_id, await answer(call, call.request))
+            except RequestError as error:
+                if error.code is ErrorCode.DENIED:
+                    self._log.warning(
+                        "denied",
+                        identity=self.identity.name,
+                        role=self.identity.role.value,
+                        method=call.request.method,
+                    )
+                final = Failure(request_id, error.code, error.message)
+            except Exception:  # noqa: BLE001  # one request's bug must not end the connection
+                self._log.exception("a request failed", method=call.request.method)
+                final = Failure(request_id, ErrorCode.INTERNAL, "The server failed; see its log.")
+        await self.send(final)
+        if self._calls.get(request_id) is call:  # once its final message is out, an id may be used again
+            del self._calls[request_id]
+        if self._ending and not self._calls:
+            self._reading.cancel()
+
+
+async def refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
+    """Tell a client in place of the hello why it is not served.
+
+    Raises:
+        trio.BrokenResourceError: it has gone already.
+    """
+    await stream.send_all(Connection(Role.SERVER).send(Failure(0, code, message)))

@@ -1,0 +1,226 @@
+"""Owns the server's link to the spawner: starts it, asks it for processes, and replaces it if it dies."""
+
+import array
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from wire.jobs import Usage
+
+from . import spawner_main
+from .hierarchy import Hierarchies
+from .log import Log
+from .state import Exit
+
+#: Longest wait for the spawner to take a request or to end, in seconds.
+LINK_DEADLINE = 10.0
+#: Pause before a spawner that died at once is started again, in seconds.
+RESTART_PAUSE = 1.0
+
+
+class SpawnError(Exception):
+    """A process could not be started.
+
+    Args:
+        step: what failed: ``fork``, ``cgroup``, ``setup``, ``cwd``, ``exec``, or ``lost``.
+        errno: the kernel's reason, 0 if there is none.
+    """
+
+    def __init__(self, step: str, errno: int) -> None:
+        super().__init__(f"{step}: {os.strerror(errno) if errno else 'the spawner was lost'}")
+        self.step = step
+        self.errno = errno
+
+
+@dataclass(slots=True)
+class Child:
+    """One process that was asked for. ``end`` is there once ``ended`` is set."""
+
+    pid: int = 0
+    failure: SpawnError | None = None
+    started: trio.Event = field(default_factory=trio.Event)
+    end: Exit | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def wait(self) -> Exit:
+        """Wait for the process's end and return it."""
+        await self.ended.wait()
+        assert self.end is not None  # noqa: S101  # set before the event
+        return self.end
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What to run: all bytes, as the kernel takes them."""
+
+    argv: tuple[bytes, ...]
+    env: dict[bytes, bytes]
+    cwd: bytes
+    merge: bool
+
+
+class Spawner:
+    """The link. `run` keeps a spawner alive; `spawn` asks it for a process.
+
+    Args:
+        hierarchies: the server's cgroups, which the spawner clears if the server dies.
+        log: where its deaths are told.
+    """
+
+    def __init__(self, hierarchies: Hierarchies, log: Log) -> None:
+        self._hierarchies = hierarchies
+        self._log = log
+        self._children: dict[str, Child] = {}
+        self._sock: trio.socket.SocketType | None = None
+        self._sending = trio.Lock()
+        self._ready = trio.Event()
+        self.pid = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep one spawner running until cancelled; then end it, and with it every process it started."""
+        while True:
+            began = trio.current_time()
+            async with self._process() as sock:
+                self._sock = sock
+                self._ready.set()
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                try:
+                    await self._receive(sock)
+                finally:
+                    self._sock = None
+                    self._ready = trio.Event()
+                    self._lose_children()
+            self._log.error("the spawner died; its jobs are lost and a new one starts", pid=self.pid)
+            if trio.current_time() - began < RESTART_PAUSE:
+                await trio.sleep(RESTART_PAUSE)
+
+    @contextlib.asynccontextmanager
+    async def _process(self) -> AsyncIterator[trio.socket.SocketType]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            fd = theirs.fileno()
+            locks = self._hierarchies.locks
+            command = [sys.executable, "-I", "-S", spawner_main.__file__, str(fd)]
+            command += [str(self._hierarchies.tracking / "cgroup.kill"), *map(str, self._hierarchies.bases)]
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[fd, *locks], start_new_session=True
+            )
+            theirs.close()
+            self.pid = process.pid
+            sock = trio.socket.from_stdlib_socket(ours)
+            try:
+                yield sock
+            finally:
+                sock.close()
+                # It ends by itself at the end-of-file, after it has killed and removed all that is left.
+                with trio.CancelScope(shield=True):
+                    with trio.move_on_after(spawner_main.LAST_SWEEP + LINK_DEADLINE):
+                        await process.wait()
+                    if process.returncode is None:
+                        process.kill()
+                        await process.wait()
+
+    async def _receive(self, sock: trio.socket.SocketType) -> None:
+        buffer = bytearray()
+        while True:
+            try:
+                data = await sock.recv(65536)
+            except (OSError, trio.ClosedResourceError):
+                return
+            if not data:
+                return
+            buffer += data
+            while len(buffer) >= spawner_main.LENGTH_BYTES:
+                end = spawner_main.LENGTH_BYTES + int.from_bytes(buffer[: spawner_main.LENGTH_BYTES], "big")
+                if len(buffer) < end:
+                    break
+                self._dispatch(json.loads(buffer[spawner_main.LENGTH_BYTES : end]))
+                del buffer[:end]
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        child = self._children.get(message["job"])
+        if child is None:
+            return
+        match message["op"]:
+            case "started":
+                child.pid = message["pid"]
+                child.started.set()
+            case "failed":
+                if "error" in message:
+                    self._log.error("the spawner failed before exec", error=message["error"])
+                child.failure = SpawnError(message["step"], message["errno"])
+                child.started.set()
+                del self._children[message["job"]]
+            case "exited":
+                user, system, max_rss = message["usage"]
+                child.end = Exit.from_wait(message["status"], Usage(user, system, max_rss))
+                child.ended.set()
+                del self._children[message["job"]]
+
+    def _lose_children(self) -> None:
+        for child in self._children.values():
+            if not child.started.is_set():
+                child.failure = SpawnError("lost", 0)
+                child.started.set()
+            child.end = Exit.by_loss()
+            child.ended.set()
+        self._children.clear()
+
+    async def spawn(self, job_id: str, spec: ProcessSpec, fds: Sequence[int]) -> Child:
+        """Start a process and return once its program runs.
+
+        Args:
+            job_id: a name for it, unique among those running.
+            spec: what to run.
+            fds: stdout, stderr unless merged, and a ``cgroup.procs`` for each hierarchy; the caller
+                keeps them and closes them.
+
+        Raises:
+            SpawnError: it could not be started, and there is no process.
+            trio.Cancelled: there may be a process, or soon be one; killing the cgroup ends it.
+        """
+        body = json.dumps(
+            {
+                "job": job_id,
+                "argv": [_text(argument) for argument in spec.argv],
+                "env": {_text(key): _text(value) for key, value in spec.env.items()},
+                "cwd": _text(spec.cwd),
+                "merge": spec.merge,
+                "fds": len(fds),
+            }
+        ).encode()
+        while (sock := self._sock) is None:
+            await self._ready.wait()
+        child = self._children[job_id] = Child()
+        async with self._sending:
+            # Meanwhile the spawner may have died, and a new one may have come that knows nothing of us.
+            if self._sock is sock and not child.started.is_set():
+                await self._send(sock, len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body, fds)
+        await child.started.wait()
+        if child.failure is not None:
+            raise child.failure
+        return child
+
+    async def _send(self, sock: trio.socket.SocketType, data: bytes, fds: Sequence[int]) -> None:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+        # A request cut in half would leave the link out of step, so a cancel waits until it is sent.
+        with trio.move_on_after(LINK_DEADLINE, shield=True) as scope, contextlib.suppress(OSError):
+            sent = await sock.sendmsg([data], [rights])
+            with memoryview(data) as view:
+                while sent < len(data):
+                    sent += await sock.send(view[sent:])
+        if scope.cancelled_caught:
+            sock.close()  # it has hung; `run` starts another
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,54 @@
+"""Owns how a job ends: the wait status of its process turned into a status, a signal and a cause."""
+
+import os
+import signal
+from dataclasses import dataclass
+
+from wire.jobs import Cause, CauseKind, Status, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: ``code`` if it exited, ``signal`` if it was killed; ``usage`` if known.
+
+    ``lost`` says that the spawner died and took the process's status with it.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    usage: Usage | None = None
+    lost: bool = False
+
+    @classmethod
+    def from_wait(cls, wait_status: int, usage: Usage) -> "Exit":
+        """Read a wait status, wait(2)."""
+        code = os.waitstatus_to_exitcode(wait_status)
+        return cls(signal=-code, usage=usage) if code < 0 else cls(code=code, usage=usage)
+
+    @classmethod
+    def by_loss(cls) -> "Exit":
+        """A process whose status nobody learned; its cgroup was killed."""
+        return cls(signal=signal.SIGKILL, lost=True)
+
+    @property
+    def status(self) -> Status:
+        return Status.EXITED if self.signal is None else Status.SIGNALED
+
+
+def cause_of(end: Exit, *, stopped: Cause | None, oom_kills: int) -> Cause:
+    """Say why a job ended.
+
+    Args:
+        end: how its main process ended.
+        stopped: the cause of the stop, if one was asked for before the process ended.
+        oom_kills: the kernel's own count for the job's cgroup; a SIGKILL alone is never called oom.
+    """
+    if end.lost:
+        return Cause(CauseKind.LOST, detail="the spawner died; the job was killed with it")
+    if stopped is not None:
+        return stopped
+    if end.signal == signal.SIGKILL and oom_kills:
+        return Cause(CauseKind.OOM, detail="the kernel's OOM killer ended it at its memory limit")
+    if end.signal is not None:
+        return Cause(CauseKind.SIGNALED, detail=signal.strsignal(end.signal))
+    return Cause(CauseKind.EXITED)
