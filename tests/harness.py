@@ -1,4 +1,4 @@
-"""Owns real servers for tests: `worker-service serve` as its own process, on loopback, ended with the test."""
+"""Owns real servers for tests: `worker-service serve` as its own process, on loopback, ended with it."""
 
 import json
 import os
@@ -107,9 +107,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._reader.join(PATIENCE)  # until the spawner, which shares the log, has ended too
         return code
 
 
@@ -147,4 +145,5 @@ def serve(
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait()
+        with process:
+            pass  # waits, and closes the log

@@ -28,7 +28,6 @@ MAX_ITEMS = 65_536
 MAX_TOTAL_ITEMS = 262_144
 MAX_UINT = 2**63 - 1
 
-
 _SCHEMAS: dict[type, dict[str, tuple[Decoder, bool]]] = {}
 
 
@@ -64,8 +63,7 @@ def unpack(payload: bytes) -> dict[str, Any]:
             raise ValueError(f"more than {MAX_TOTAL_ITEMS} items")
         return container
 
-    # An item takes a byte at least. A longer array is cut short or a lie, and msgpack would make
-    # room for the lie at once, at every level of nesting.
+    # An item takes a byte at least; msgpack would make room at once for an array that is a lie.
     most = min(MAX_ITEMS, len(payload))
     try:
         value = msgpack.unpackb(
@@ -80,10 +78,9 @@ def unpack(payload: bytes) -> dict[str, Any]:
             object_hook=check_total,
         )
         _count(value, MAX_DEPTH)
-    # msgpack's own errors share no base but these; recursion is its StackError, a ValueError.
+    # msgpack's own errors share no base but these.
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise RemoteProtocolError(f"a payload is not valid msgpack: {reason}") from error
+        raise RemoteProtocolError(f"a payload is not valid msgpack: {error!r:.200}") from error
     if type(value) is not dict or not all(type(key) is str for key in value):
         raise RemoteProtocolError("a payload must be one map whose keys are text")
     return value

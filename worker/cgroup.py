@@ -15,7 +15,8 @@ import trio
 
 from wire.limits import Limits
 
-from .hierarchy import Hierarchies, remove_tree
+from .hierarchy import Hierarchies
+from .spawner_main import remove_tree
 
 #: CPU bandwidth is given in this period, in microseconds: the kernel's default.
 CPU_PERIOD = 100_000
@@ -166,7 +167,7 @@ class JobCgroup:
             while True:
                 # Again each time: a process that was being started may have joined after the last kill.
                 self.kill()
-                if self.is_empty() and all(remove_tree(path) for path in self.paths):
+                if self.is_empty() and all(remove_tree(str(path)) for path in self.paths):
                     return True
                 await trio.sleep(pause)
                 pause = min(pause * 2, 0.1)

@@ -7,13 +7,14 @@ shares, so the lock lasts as long as either lives, and a base that can be locked
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from .spawner_main import remove_tree, sweep
 
 PREFIX = "worker-service-"
 #: Our names for the controllers, and v1's where it differs.
@@ -113,7 +114,7 @@ def open_hierarchies() -> Iterator[Hierarchies]:
             "no cgroup v2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified)."
         )
     for mount in mounts:
-        sweep(mount.own)
+        sweep_leftovers(mount.own, unified.own)
     name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
     hierarchies = Hierarchies(tracking=unified.own / name)
     with contextlib.ExitStack() as stack:
@@ -177,47 +178,26 @@ def make_base(path: Path) -> int:
             os.close(fd)
 
 
-def sweep(folder: Path) -> None:
-    """Kill and remove the base cgroups that dead servers left in a folder; live ones keep theirs."""
+def sweep_leftovers(folder: Path, kill_folder: Path) -> None:
+    """Kill and remove the base cgroups that dead servers left in a folder; live ones keep theirs.
+
+    Args:
+        folder: where bases of one hierarchy are.
+        kill_folder: where those of the v2 hierarchy are, through which processes are killed.
+    """
     for base in folder.glob(f"{PREFIX}*-*"):
         with contextlib.suppress(OSError):
             fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                kill_file = base / "cgroup.kill"
-                if kill_file.exists():
-                    kill_file.write_text("1")
-                remove_tree(base)
+                sweep(str(kill_folder / base.name / "cgroup.kill"), [str(base)])
             finally:
                 os.close(fd)
-
-
-def remove_tree(path: Path) -> bool:
-    """Remove a cgroup and all below it; return False while a process in it is still on its way out.
-
-    Raises:
-        OSError: the kernel refuses for another reason than EBUSY.
-    """
-    try:
-        children = [Path(entry) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return True
-    removed = [remove_tree(child) for child in children]
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return all(removed)
 
 
 def _close(hierarchies: Hierarchies) -> None:
     # The spawner has gone by now and removed what it could; this is the last look.
     for base in hierarchies.bases:
-        with contextlib.suppress(OSError):
-            remove_tree(base)
+        remove_tree(str(base))
     for fd in hierarchies.locks:
         os.close(fd)

@@ -72,7 +72,12 @@ async def serve_peer(
             await _close(tls)
     except* trio.TooSlowError:
         log.warning("a peer stalled in its handshake", peer=peer)
-    except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
+    except* (
+        OSError,
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+        trio_websocket.ConnectionClosed,
+    ) as errors:
         log.info("a connection was cut", peer=peer, reason=str(errors.exceptions[0]))
     except* Exception:  # one connection must never end the server
         log.exception("a connection failed", peer=peer)

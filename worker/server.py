@@ -81,6 +81,10 @@ class Server:
             CgroupError: this host gives us no cgroup.
             OSError: the address cannot be listened on.
         """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # What the receiver puts back at the end: a signal that comes a moment too late must not turn
+            # an orderly end into a death by signal.
+            signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             listeners = await trio.open_tcp_listeners(self._config.port, host=self._config.host)
             with open_hierarchies() as hierarchies:

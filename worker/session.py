@@ -1,11 +1,11 @@
 """Owns one connection: its reader, its writer, and a task for each request under way.
 
-Theory of operation. The reader turns messages into tasks, one a request. Every outgoing message goes
-through a channel of capacity 0 to the writer, the only task that sends: so a request that has output
-waits its turn there, nothing piles up, and a cancelled request can never leave half a frame on the
-wire. The writer joins what is waiting into one send, which is how small pieces of output coalesce
-under load and go out at once when idle. An error in a request's task is that request's error; a
-protocol error or a cut ends this connection and no other.
+Theory of operation. The reader turns messages into tasks, one a request. Outgoing messages are encoded
+into one buffer, in the same synchronous step that accounts for their credit, and the writer, the only
+task that sends, takes all of it at a time: so a cancelled request can never leave half a frame on the
+wire, small pieces of output coalesce under load, and go out at once when idle. Who wants to send waits
+while the buffer holds SEND_BYTES, so that a peer that does not read costs us one buffer. An error in a
+request's task is that request's error; a protocol error or a cut ends this connection and no other.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from .methods import answer
 from .output import Chunk
 from .registry import Registry
 
-#: The writer joins messages up to about this many bytes into one send.
+#: Outgoing bytes that may be waiting for the writer before a request that wants to send must wait.
 SEND_BYTES = 256 * 1024
 #: Requests that one connection may have under way.
 MAX_REQUESTS = 256
@@ -93,13 +93,25 @@ class Session:
         self._log = log
         self._server = server
         self._calls: dict[int, _Call] = {}
-        self._outgoing, self._queue = trio.open_memory_channel[Message](0)
+        self._outgoing: list[bytes] = []
+        self._outgoing_bytes = 0
+        self._room = trio.lowlevel.ParkingLot()
+        self._filled = trio.Event()
         self._reading = trio.CancelScope()
-        self._ending = False
+        self._ending = False  # no new requests are taken
+        self._ended = False  # none are left, and the writer may end
 
     async def send(self, message: Message) -> None:
-        """Hand a message to the writer; returns once it has taken it."""
-        await self._outgoing.send(message)
+        """Queue a message for the writer, once there is room."""
+        await trio.lowlevel.checkpoint()
+        while self._outgoing_bytes >= SEND_BYTES:
+            await self._room.park()
+        self._queue(message)
+
+    def _queue(self, message: Message) -> None:
+        self._outgoing.append(self.connection.send(message))
+        self._outgoing_bytes += len(self._outgoing[-1])
+        self._filled.set()
 
     def finish(self) -> None:
         """Let the requests under way end, then end the session; no new ones are taken."""
@@ -117,31 +129,33 @@ class Session:
             max_frame=MAX_FRAME_BYTES,
             max_requests=MAX_REQUESTS,
         )
+        self._queue(hello)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, hello)
-                with self._outgoing:
-                    async with trio.open_nursery() as calls:
-                        last_word = await self._read(calls)
-                        calls.cancel_scope.cancel()
-                    nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE
-                    if last_word is not None:
-                        await self.send(last_word)
+                nursery.start_soon(self._write)
+                async with trio.open_nursery() as calls:
+                    last_word = await self._read(calls)
+                    calls.cancel_scope.cancel()
+                if last_word is not None:
+                    self._queue(last_word)
+                self._ended = True
+                self._filled.set()
+                nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             self._log.info("a connection was cut", identity=self.identity.name)
 
-    async def _write(self, hello: Hello) -> None:
-        await self._stream.send_all(self.connection.send(hello))
-        async for message in self._queue:
-            parts = [self.connection.send(message)]
-            size = len(parts[0])
-            try:
-                while size < SEND_BYTES:
-                    parts.append(self.connection.send(self._queue.receive_nowait()))
-                    size += len(parts[-1])
-            except (trio.WouldBlock, trio.EndOfChannel):
-                pass
-            await self._stream.send_all(b"".join(parts))
+    async def _write(self) -> None:
+        while True:
+            await self._filled.wait()
+            if not self._outgoing:
+                return  # the session has ended, and all is sent
+            data = b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._outgoing_bytes = 0
+            if not self._ended:
+                self._filled = trio.Event()
+            self._room.unpark_all()
+            await self._stream.send_all(data)
 
     async def _read(self, calls: trio.Nursery) -> Failure | None:
         """Take messages until the end; return what the client should be told last, if anything."""

@@ -221,7 +221,7 @@ def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
 
 
 def remove_tree(path: str) -> bool:
-    """Remove a cgroup and those below it; False while something in it is still dying."""
+    """Remove a cgroup and those below it; False while something in it is still dying (EBUSY)."""
     done = True
     try:
         names = [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
@@ -239,7 +239,12 @@ def remove_tree(path: str) -> bool:
 
 
 def sweep(kill_file: str, cgroups: list[str]) -> None:
-    """Kill all that is left of every job and remove the cgroups, within LAST_SWEEP seconds."""
+    """Kill all that is left of every job and remove the cgroups, within LAST_SWEEP seconds.
+
+    Args:
+        kill_file: cgroup.kill of a cgroup above every job's.
+        cgroups: what to remove, with all that is below; a zombie does not keep a cgroup from going.
+    """
     deadline = time.monotonic() + LAST_SWEEP
     remaining = cgroups
     while remaining and time.monotonic() < deadline:
@@ -248,11 +253,6 @@ def sweep(kill_file: str, cgroups: list[str]) -> None:
                 file.write("1")
         except OSError:
             pass  # gone already
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            pass
         remaining = [path for path in remaining if not remove_tree(path)]
         if remaining:
             time.sleep(0.005)

@@ -51,7 +51,7 @@ def test_unknown_fields_are_ignored_at_every_level() -> None:
 
 def test_nil_is_the_same_as_absent() -> None:
     assert codec.from_map(jobs.StreamParams, {"id": "a", "offset": None}) == jobs.StreamParams("a")
-    with pytest.raises(codec.InvalidValueError, match="^id is missing$"):
+    with pytest.raises(codec.InvalidValueError, match=r"^id is missing$"):
         codec.from_map(jobs.StreamParams, {"id": None})
     assert codec.to_map(jobs.StopParams("a")) == {"id": "a"}
 
@@ -139,7 +139,8 @@ def test_payloads_beyond_the_rules_are_refused(payload: bytes) -> None:
 
 def test_payloads_within_the_caps_are_taken() -> None:
     assert codec.unpack(packed(nested(16))) == nested(16)
-    for value in ([0] * 65_536, {str(i): 0 for i in range(65_536)}, [[{}] * 65_534] * 4):
+    large: list[object] = [[0] * 65_536, {str(i): 0 for i in range(65_536)}, [[{}] * 65_534] * 4]
+    for value in large:
         assert codec.unpack(codec.pack({"x": value})) == {"x": value}
 
 

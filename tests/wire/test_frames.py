@@ -72,5 +72,4 @@ def test_frames_are_grouped_whole(payloads: list[bytes], most: int) -> None:
             frames += 1
         assert decoder.buffered == 0
         assert len(group) <= most or frames == 1
-    for one, two in zip(groups, groups[1:], strict=False):
-        assert len(one) + HEADER_BYTES < len(one) + len(two)  # none is empty
+        assert len(group) > HEADER_BYTES
