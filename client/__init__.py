@@ -1,1 +1,1 @@
-"""The client library: `client.blocking` and `client.trio_client`, over one sans-IO core, and the command line."""
+"""The client library, blocking and Trio over one sans-IO core, and the command line."""

@@ -69,8 +69,9 @@ class Spawner:
         self.epoll.register(sock.fileno(), select.EPOLLIN)
         self.epoll.register(self.wakeup, select.EPOLLIN)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self.defaults = [
-            number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)
+        # Exec resets what has a handler; what is ignored stays so, unless it is reset before.
+        self.ignored = [
+            number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN
         ]
 
     def run(self) -> None:
@@ -154,7 +155,7 @@ class Spawner:
                 exec_write = 3
             os.closerange(4, 2**31 - 1)
             signal.set_wakeup_fd(-1)
-            for number in self.defaults:
+            for number in self.ignored:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             step = "cwd"

@@ -217,7 +217,7 @@ def test_stalled_handshakes_hold_up_nobody(server: Server, admin: Client) -> Non
 
 
 def openssl(server: Server, *flags: str) -> str:
-    """What `openssl s_client` says of a handshake."""
+    """What `openssl s_client` says of a handshake, until the server closes."""
     command = [
         "openssl",
         "s_client",
@@ -227,7 +227,13 @@ def openssl(server: Server, *flags: str) -> str:
         str(server.certs / "ca.crt"),
         *flags,
     ]
-    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=20, check=False)
+    # Its input stays open and silent: at its end it would leave before the server has spoken.
+    silence, end = os.pipe()
+    try:
+        done = subprocess.run(command, stdin=silence, capture_output=True, text=True, timeout=20, check=False)
+    finally:
+        os.close(silence)
+        os.close(end)
     return done.stdout + done.stderr
 
 
