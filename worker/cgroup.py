@@ -155,6 +155,7 @@ class JobCgroup:
 
     async def wait_empty(self) -> None:
         """Wait until no living process is left. Looks again ever more rarely, 50 times a second at least."""
+        await trio.lowlevel.checkpoint()
         pause = 0.0005
         while not self.is_empty():
             await trio.sleep(pause)
@@ -163,6 +164,7 @@ class JobCgroup:
     async def remove(self) -> bool:
         """Kill what is left and remove the cgroup; return False if it would not go within the deadline."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
+            await trio.lowlevel.checkpoint()
             pause = 0.0005
             while True:
                 # Again each time: a process that was being started may have joined after the last kill.

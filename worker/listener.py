@@ -65,11 +65,8 @@ async def serve_peer(
             if outgoing is not None:
                 await _send_alert(tcp, outgoing.read())
             log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
-            return
-        try:
+        else:
             await _serve_tls(tls, arc, peer, log, serve)
-        finally:
-            await _close(tls)
     except* trio.TooSlowError:
         log.warning("a peer stalled in its handshake", peer=peer)
     except* (
@@ -101,6 +98,8 @@ async def _serve_tls(
 
     if tls.selected_alpn_protocol() == ALPN_NATIVE:
         await serve_or_refuse(tls)
+        with trio.move_on_after(CLOSE_DEADLINE):
+            await tls.aclose()
         return
     async with trio.open_nursery() as nursery:
         # wsproto buffers a message as it comes, so its size is bounded here, not by the frame decoder.
@@ -114,11 +113,9 @@ async def _serve_tls(
             )
             websocket = await _upgrade(request)
         if websocket is not None:
-            try:
-                await serve_or_refuse(WebSocketStream(websocket))
-            finally:
-                with trio.move_on_after(CLOSE_DEADLINE, shield=True):
-                    await websocket.aclose()
+            await serve_or_refuse(WebSocketStream(websocket))
+            with trio.move_on_after(CLOSE_DEADLINE):
+                await websocket.aclose()
         nursery.cancel_scope.cancel()
 
 
@@ -145,16 +142,12 @@ async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
 
     Closing while bytes of the peer are unread would reset the connection and take the alert with it.
     """
+    await trio.lowlevel.checkpoint()
     with trio.move_on_after(REFUSAL_DEADLINE), contextlib.suppress(trio.BrokenResourceError):
         await tcp.send_all(alert)
         await tcp.send_eof()
         while await tcp.receive_some(65536):
             pass
-
-
-async def _close(tls: trio.SSLStream[trio.SocketStream]) -> None:
-    with trio.move_on_after(CLOSE_DEADLINE, shield=True), contextlib.suppress(trio.BrokenResourceError):
-        await tls.aclose()
 
 
 def _address(tcp: trio.SocketStream) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import trio
+
 from certs.roles import Identity, Role
 from wire import codec
 from wire.errors import ErrorCode, RequestError
@@ -144,6 +146,7 @@ async def stop(call: Call, params: StopParams) -> JobReply:
 
 @method("query", JobParams, Role.ADMIN, Role.USER)
 async def query(call: Call, params: JobParams) -> JobReply:
+    await trio.lowlevel.checkpoint()
     return JobReply(call.registry.find(params.id).status())
 
 
@@ -156,6 +159,7 @@ async def wait(call: Call, params: JobParams) -> JobReply:
 
 @method("list", ListParams, Role.ADMIN, Role.USER)
 async def list_jobs(call: Call, params: ListParams) -> ListReply:
+    await trio.lowlevel.checkpoint()
     jobs = list(call.registry)
     if params.after is not None:
         last = call.registry.find(params.after)

@@ -104,11 +104,12 @@ class Registry:
     async def stop_all(self, cause: Cause, grace: float) -> None:
         """Stop every job, accept no more, and return when all have ended."""
         self._closing = True
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for job in self:
                 nursery.start_soon(job.stop, cause, grace)
 
-    async def _run(self, job: Job, attempt: _Attempt) -> None:
+    async def _run(self, job: Job, attempt: _Attempt) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
             self._jobs[job.id] = job
             attempt.settled.set()

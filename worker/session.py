@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from certs.roles import Identity
-from wire.connection import Connection, Role, Signal
+from wire.connection import Connection, Role, Signal, State
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.frames import MAX_FRAME_BYTES
 from wire.messages import (
@@ -106,6 +106,8 @@ class Session:
         await trio.lowlevel.checkpoint()
         while self._outgoing_bytes >= SEND_BYTES:
             await self._room.park()
+        if self.connection.state is not State.OPEN:
+            await trio.sleep_forever()  # it has failed meanwhile, and our cancel is on its way
         self._queue(message)
 
     def _queue(self, message: Message) -> None:
@@ -130,6 +132,7 @@ class Session:
             max_requests=MAX_REQUESTS,
         )
         self._queue(hello)
+        await trio.lowlevel.checkpoint()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
@@ -159,6 +162,7 @@ class Session:
 
     async def _read(self, calls: trio.Nursery) -> Failure | None:
         """Take messages until the end; return what the client should be told last, if anything."""
+        await trio.lowlevel.checkpoint()
         with self._reading:
             if self._ending:
                 self._reading.cancel()
@@ -175,6 +179,7 @@ class Session:
         return None
 
     async def _take(self, event: object, calls: trio.Nursery) -> None:
+        await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
         match event:
             case Request() as request if self._ending:
                 await self.send(Failure(request.id, ErrorCode.SHUTTING_DOWN, "The server is shutting down."))

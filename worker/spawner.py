@@ -130,8 +130,9 @@ class Spawner:
                         await process.wait()
 
     async def _receive(self, sock: trio.socket.SocketType) -> None:
+        await trio.lowlevel.checkpoint()
         buffer = bytearray()
-        while True:
+        while True:  # noqa: ASYNC913  # recv is a cancel point; where it raises, the loop ends
             try:
                 data = await sock.recv(65536)
             except (OSError, trio.ClosedResourceError):
@@ -211,6 +212,7 @@ class Spawner:
         return child
 
     async def _send(self, sock: trio.socket.SocketType, data: bytes, fds: Sequence[int]) -> None:
+        await trio.lowlevel.checkpoint()
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
         # A request cut in half would leave the link out of step, so a cancel waits until it is sent.
         with trio.move_on_after(LINK_DEADLINE, shield=True) as scope, contextlib.suppress(OSError):

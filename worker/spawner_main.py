@@ -166,7 +166,7 @@ class Spawner:
             execute(argv, env)
         except OSError as error:
             os.write(exec_write, json.dumps({"step": step, "errno": error.errno}).encode())
-        except BaseException as error:  # noqa: BLE001  # the server must hear of it; nobody else is here
+        except BaseException as error:  # noqa: BLE001, ASYNC103  # the server must hear of it; nobody else is here
             os.write(exec_write, json.dumps({"step": step, "errno": 0, "error": repr(error)}).encode())
 
     def finish_exec(self, child: Child) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ while not os.path.exists(sys.argv[1]):
     time.sleep(0.005)
 time.sleep(float(sys.argv[2]))
 """
+
+
+def dead(pid: int) -> bool:
+    return not alive(pid)
 
 
 def start_daemon(client: Client, where: Path, stay: float) -> tuple[JobStatus, int]:
@@ -66,7 +71,7 @@ def test_nothing_survives_a_kill_of_the_server(shared_certificates: Path, tmp_pa
         spawner = doomed.spawner_pid
         doomed.process.kill()
         for process in (job.pid, pid, spawner):
-            eventually(lambda process=process: not alive(process), f"the end of {process}")
+            eventually(partial(dead, process), f"the end of {process}")
         eventually(lambda: not doomed.cgroups(), "the removal of its cgroups")
 
 
@@ -82,7 +87,7 @@ def test_the_next_server_sweeps_what_a_double_kill_left(shared_certificates: Pat
         assert alive(pid)
         with serve(shared_certificates):
             for process in (job.pid, pid):
-                eventually(lambda process=process: not alive(process), f"the end of {process}")
+                eventually(partial(dead, process), f"the end of {process}")
             eventually(lambda: not doomed.cgroups(), "the removal of its cgroups")
 
 
