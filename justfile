@@ -55,6 +55,11 @@ check: setup
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
 
+# Measure what a start costs, beside a local fork and exec
+[group('work on it')]
+bench: setup
+    @{{ bin }}/python -m tests.bench.start
+
 # Format the code and mend what ruff can mend
 [group('work on it')]
 fmt: setup

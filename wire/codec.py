@@ -27,7 +27,6 @@ MAX_ITEMS = 65_536
 #: The most array and map entries in one payload. Without it, 4 MiB of empty maps become 300 MB here.
 MAX_TOTAL_ITEMS = 262_144
 MAX_UINT = 2**63 - 1
-
 _SCHEMAS: dict[type, dict[str, tuple[Decoder, bool]]] = {}
 
 
@@ -78,9 +77,9 @@ def unpack(payload: bytes) -> dict[str, Any]:
             object_hook=check_total,
         )
         _count(value, MAX_DEPTH)
-    # msgpack's own errors share no base but these.
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        raise RemoteProtocolError(f"a payload is not valid msgpack: {error!r:.200}") from error
+        reason = str(error) or type(error).__name__
+        raise RemoteProtocolError(f"a payload is not valid msgpack: {reason}") from error
     if type(value) is not dict or not all(type(key) is str for key in value):
         raise RemoteProtocolError("a payload must be one map whose keys are text")
     return value

@@ -130,6 +130,8 @@ async def _upgrade(request: trio_websocket.WebSocketRequest) -> trio_websocket.W
     host = headers.get(b"host", b"")
     if origin is not None and origin.lower() != b"https://" + host.lower():
         await request.reject(403, body=b"Pages of another origin may not use this server.\n")
+    elif request.path != "/":
+        await request.reject(404, body=b"There is nothing here; the WebSocket is at /.\n")
     elif SUBPROTOCOL not in request.proposed_subprotocols:
         await request.reject(400, body=f"Ask for the WebSocket subprotocol {SUBPROTOCOL}.\n".encode())
     else:

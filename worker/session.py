@@ -144,6 +144,10 @@ class Session:
                 self._ended = True
                 self._filled.set()
                 nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE
+                if last_word is not None and last_word.code is ErrorCode.PROTOCOL:
+                    # A close with bytes unread would reset the connection, and take the last word with it.
+                    while await self._stream.receive_some(SEND_BYTES):
+                        pass
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             self._log.info("a connection was cut", identity=self.identity.name)
 
