@@ -62,7 +62,7 @@ def server_context(directory: Path) -> AlertingContext:
     """The server's side of mutual TLS 1.3, from ``ca.crt``, ``server.crt`` and ``server.key``.
 
     A peer that offers none of our protocols is not refused in the handshake (CPython does not let a server do
-    that): the listener must close a connection whose ``selected_alpn_protocol()`` is None.
+    that): its ``selected_alpn_protocol()`` is None, and the listener treats it as HTTP.
 
     Raises:
         ContextError: a file is missing, unreadable or not what it should be.

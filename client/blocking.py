@@ -58,10 +58,13 @@ class Client:
         self._link = link
         self._server = server
         self._core = Core()
+        self._end: RequestError | CutError | RemoteProtocolError | None = None
         self._events: dict[int, deque[Answer | Output]] = {}
         try:
             while self._core.hello is None:
                 self._pump()
+                if self._end is not None:
+                    raise self._end
         except BaseException:
             link.close()
             raise
@@ -134,6 +137,8 @@ class Client:
         return Stream(self, self._begin("stream", StreamParams(job_id, offset)))
 
     def _begin(self, method: str, params: Params) -> int:
+        if self._end is not None:
+            raise self._end
         request_id = self._core.begin(method, params)
         self._events[request_id] = deque()
         self._flush()
@@ -150,6 +155,8 @@ class Client:
         """Wait for the next event of one request; events of the others are kept for them."""
         events = self._events[request_id]
         while not events:
+            if self._end is not None:
+                raise self._end
             self._pump()
         event = events.popleft()
         if isinstance(event, Answer):
@@ -167,13 +174,18 @@ class Client:
                 data = self._link.receive(PING_SECONDS)
             except TimeoutError:
                 raise CutError(f"The server at {self._server} no longer answers.") from None
-        for event in self._core.receive(data):
-            if event.id in self._events:
-                self._events[event.id].append(event)
-        self._flush()
+        try:
+            for event in self._core.receive(data):
+                if event.id in self._events:
+                    self._events[event.id].append(event)
+        except (RequestError, CutError, RemoteProtocolError) as error:
+            # What came before the end may wait for its taker yet; whoever runs out of events gets this.
+            self._end = error
+        else:
+            self._flush()
 
     def _flush(self) -> None:
-        if data := self._core.data_to_send():
+        if self._end is None and (data := self._core.data_to_send()):
             self._link.send(data)
 
     def _consumed(self, output: Output) -> None:
@@ -196,6 +208,7 @@ class Stream:
     def __init__(self, client: Client, request_id: int) -> None:
         self._client = client
         self._request_id = request_id
+        self._taken: Output | None = None
         self._job: JobStatus | None = None
         self._over = False
 
@@ -216,19 +229,26 @@ class Stream:
             self._over = True
             self._client._cancel(self._request_id)
 
-    def __iter__(self) -> Iterator[Output]:
-        while not self._over:
-            try:
-                event = self._client._next(self._request_id)
-            except BaseException:
-                self._over = True
-                raise
-            if isinstance(event, Output):
-                yield event
-                self._client._consumed(event)
-            else:
-                self._over = True
-                self._job = job_of(result_of(event))
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Output:
+        if self._over:
+            raise StopIteration
+        try:
+            # Whoever asks for more is done with the last piece, in whatever loop it was taken.
+            if self._taken is not None:
+                self._client._consumed(self._taken)
+            event = self._client._next(self._request_id)
+        except BaseException:
+            self._over = True
+            raise
+        if isinstance(event, Output):
+            self._taken = event
+            return event
+        self._over = True
+        self._job = job_of(result_of(event))
+        raise StopIteration
 
 
 def start_params(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wire import codec
-from wire.connection import Connection, Role, Signal
+from wire.connection import Connection, Role, Signal, State
 from wire.errors import RemoteProtocolError, RequestError
 from wire.flow import DEFAULT_WINDOW
 from wire.jobs import (
@@ -50,7 +50,13 @@ class Core:
         self._last_id = 0
 
     def begin(self, method: str, params: Params) -> int:
-        """Ask for something; return the request's id. A stream gets its first credit."""
+        """Ask for something; return the request's id. A stream gets its first credit.
+
+        Raises:
+            CutError: the connection has ended.
+        """
+        if self._connection.state not in (State.EXPECT_HELLO, State.OPEN):
+            raise CutError("The connection to the server has ended: connect again.")
         self._last_id += 1
         credit = DEFAULT_WINDOW if method == "stream" else 0
         self._outbox += self._connection.send(Request(self._last_id, method, codec.to_map(params), credit))

@@ -42,15 +42,21 @@ def connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
         tcp = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
     except OSError as error:
         raise ConnectError(unreachable(endpoint, error)) from error
+    except ValueError as error:  # what IDNA says of a host that no name can be
+        raise ConnectError(unreachable(endpoint, OSError("no such name"))) from error
+    opened = tcp
     try:
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tls = TlsTransport(context.wrap_socket(tcp, server_hostname=endpoint.host), endpoint, identity)
+        # Without the suppression that is its default, a cut raises, and is not taken for the server's end.
+        # Once wrapped, the connection is no longer tcp's to close.
+        opened = secure = context.wrap_socket(tcp, server_hostname=endpoint.host, suppress_ragged_eofs=False)
+        tls = TlsTransport(secure, endpoint, identity)
         return WebSocketTransport(tls, endpoint) if endpoint.websocket else tls
     except OSError as error:
-        tcp.close()
+        opened.close()
         raise TlsError(_capital(refusal(error, identity=identity, server=str(endpoint)))) from error
     except BaseException:
-        tcp.close()
+        opened.close()
         raise
 
 

@@ -1,13 +1,13 @@
 """Owns the Trio client's way to a server: TLS over TCP, and WebSocket inside it."""
 
 import errno
+import os
 import ssl
 from pathlib import Path
 from typing import Protocol
 
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
-from wsproto.utilities import ProtocolError
+from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from certs.refusals import refusal
@@ -49,6 +49,15 @@ async def connect(nursery: trio.Nursery, endpoint: Endpoint, certs: Path, identi
         ContextError: our certificates cannot be used.
         ConnectError, TlsError, CutError: there is no way to the server.
     """
+    try:
+        return await _connect(nursery, endpoint, certs, identity)
+    except BaseExceptionGroup:
+        # Where several tasks were at work, each was cancelled; callers are owed one bare Cancelled instead.
+        await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
+        raise
+
+
+async def _connect(nursery: trio.Nursery, endpoint: Endpoint, certs: Path, identity: str) -> Transport:
     context = client_context(certs, identity, alpn=ALPN_HTTP if endpoint.websocket else ALPN_NATIVE)
     tcp = await _connect_tcp(endpoint)
     try:
@@ -57,7 +66,9 @@ async def connect(nursery: trio.Nursery, endpoint: Endpoint, certs: Path, identi
             stream: ByteStream = tls
             await tls.do_handshake()
             if endpoint.websocket:
-                stream = WebSocketStream(await _open_websocket(nursery, tls, endpoint))
+                stream = WebSocketStream(await nursery.start(_run_websocket, tls, endpoint))
+                # A cancelled block closes the WebSocket too, for which its reader must live on.
+                tls.above.shield = True
             return StreamTransport(stream, tls)
         tls.note(TimeoutError(errno.ETIMEDOUT, "timed out"))
         raise tls.explain()
@@ -72,9 +83,10 @@ async def _connect_tcp(endpoint: Endpoint) -> trio.SocketStream:
         with trio.move_on_after(CONNECT_SECONDS):
             return await trio.open_tcp_stream(endpoint.host, endpoint.port)
     except OSError as error:
-        # Trio tries every address and tells why each failed; the first, the preferred one, is for people.
+        # Trio tries every address and tells at length why each failed; the first one's number is enough.
         tried = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else ()
-        problem = next((each for each in tried if isinstance(each, OSError)), error)
+        numbers = [each.errno for each in tried if isinstance(each, OSError) and each.errno]
+        problem = OSError(numbers[0], os.strerror(numbers[0])) if numbers else error
     except ValueError:  # what IDNA says of a host that no name can be
         problem = OSError("no such name")
     raise ConnectError(unreachable(endpoint, problem)) from problem
@@ -124,6 +136,8 @@ class TlsStream(trio.abc.Stream):
         self.heard_at = trio.current_time()
         #: Cancelled at the end: who waits in it for an answer will get none.
         self.answerable = trio.CancelScope()
+        #: The scope of a WebSocket's own tasks, cancelled once this is closed.
+        self.above = trio.CancelScope()
         self._tls = tls
         self._endpoint = endpoint
         self._identity = identity
@@ -161,7 +175,10 @@ class TlsStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         self.answerable.cancel()
-        await self._tls.aclose()
+        try:
+            await self._tls.aclose()
+        finally:
+            self.above.cancel()
 
     def note(self, reason: BaseException) -> None:
         """Remember why this ended; the first reason counts."""
@@ -181,16 +198,6 @@ class TlsStream(trio.abc.Stream):
         return CutError(f"The connection to {self._endpoint} was cut{f' ({known})' if known else ''}.")
 
 
-async def _open_websocket(nursery: trio.Nursery, tls: TlsStream, endpoint: Endpoint) -> WebSocketConnection:
-    try:
-        websocket: WebSocketConnection = await nursery.start(_run_websocket, tls, endpoint)
-    except BaseExceptionGroup:
-        # Cancelled, it gives one Cancelled for each of its tasks; callers are owed a bare one instead.
-        await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
-        raise
-    return websocket
-
-
 async def _run_websocket(
     tls: TlsStream, endpoint: Endpoint, *, task_status: trio.TaskStatus[WebSocketConnection]
 ) -> None:
@@ -203,6 +210,7 @@ async def _run_websocket(
     failure: ClientError | None = None
     try:
         async with trio.open_nursery() as tasks:
+            tls.above = tasks.cancel_scope
             with tls.answerable:  # trio-websocket waits for an answer also after the connection's end
                 websocket = await wrap_client_stream(
                     tasks,
@@ -228,10 +236,10 @@ async def _run_websocket(
             failure = ConnectError(
                 f"{endpoint} refuses our WebSocket (HTTP status {status}): check --server."
             )
-    except* (ConnectionClosed, ProtocolError):
-        # Its reader dies of what it cannot answer, such as a ping after our close, and its channel
-        # closes with it, which WebSocketStream takes for the cut that it is.
-        pass
+    except* Exception as errors:  # noqa: BLE001  # no bug of its reader may end the caller's block
+        # It dies of what it cannot answer, of h11's or wsproto's errors: garbage in place of HTTP, a ping
+        # after our close. Its channel closes with it, which WebSocketStream takes for the cut that it is.
+        tls.note(errors)
     if opened:
         return  # noqa: ASYNC910  # opening it took a while
     if failure is None and tls.heard:

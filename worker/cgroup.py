@@ -6,6 +6,7 @@ cgroup-v1/{memory,blkio-controller}.rst in the kernel's documentation.
 """
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -46,9 +47,14 @@ def check_enforceable(hierarchies: Hierarchies, limits: Limits) -> None:
 
 
 def whole_disks(block: Path = Path("/sys/block")) -> list[str]:
-    """The ``major:minor`` of every real disk: what has a device behind it, so no loop, dm, md or ram."""
+    """The ``major:minor`` of every real disk: what has a device behind it, so no loop, dm, md or ram.
+
+    One path of a multipath NVMe disk has no number of its own; the disk itself has.
+    """
     return sorted(
-        (disk / "dev").read_text().strip() for disk in block.iterdir() if (disk / "device").exists()
+        (disk / "dev").read_text().strip()
+        for disk in block.iterdir()
+        if (disk / "device").exists() and (disk / "dev").exists()
     )
 
 
@@ -113,33 +119,34 @@ class JobCgroup:
         return pids
 
     def is_empty(self) -> bool:
-        """Whether no living process is left in the cgroup or below it."""
+        """Whether no living process is left in the cgroup or below it; False if that cannot be read now."""
         try:
             return "populated 0" in (self.path / "cgroup.events").read_text()
-        except FileNotFoundError:
-            return True
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ENODEV)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of the job, and to no stranger.
 
-        A pid may be reused between reading and signalling. So each is pinned by a pidfd first; a pid
-        that is a member *after* that belongs either to the pinned process or to one that took the
+        A pid may be reused between reading and signalling. So each is pinned by a pidfd first: if the
+        pid is a member *after* that, it belongs either to the pinned process or to one that took the
         number of a dead one, and a signal to the dead one goes nowhere.
         """
-        with contextlib.ExitStack() as stack:
-            pinned: dict[int, int] = {}
-            for pid in self.pids():
-                with contextlib.suppress(OSError):
-                    pinned[pid] = os.pidfd_open(pid)
-                    stack.callback(os.close, pinned[pid])
-            for pid in self.pids():
-                if pid in pinned:
-                    with contextlib.suppress(OSError):
-                        signal.pidfd_send_signal(pinned[pid], number)
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                pinned = os.pidfd_open(pid)
+                try:
+                    if self.path.name in Path(f"/proc/{pid}/cgroup").read_text():
+                        signal.pidfd_send_signal(pinned, number)
+                finally:
+                    os.close(pinned)
 
     def kill(self) -> None:
-        """Kill every process of the job at once (cgroup.kill, Linux 5.14)."""
-        with contextlib.suppress(FileNotFoundError):
+        """Kill every process of the job at once (cgroup.kill, Linux 5.14).
+
+        It may fail for a moment, as when descriptors have run out: `remove` tries again.
+        """
+        with contextlib.suppress(OSError):
             (self.path / "cgroup.kill").write_text("1")
 
     def oom_kills(self) -> int:

@@ -15,17 +15,27 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
         return RequestError(ErrorCode.LIMIT_REFUSED, str(error))
     if isinstance(error, OSError):
         return RequestError(ErrorCode.START_FAILED, f"The server could not set the job up: {error.strerror}.")
-    program, reason = os.fsdecode(spec.argv[0]), os.strerror(error.errno)
+    program, reason = (
+        os.fsdecode(spec.argv[0]),
+        os.strerror(error.errno) if error.errno else "see the server's log",
+    )
     match error.step, error.errno:
         case "lost", _:
             return RequestError(ErrorCode.START_FAILED, "The server's spawner died; please try again.")
+        case "timeout", _:
+            return RequestError(
+                ErrorCode.START_FAILED,
+                "The program did not start in time: its file or directory may be on a mount that hangs.",
+            )
         case "cwd", _:
             return RequestError(
                 ErrorCode.BAD_DIRECTORY,
                 f"The job cannot work in {os.fsdecode(spec.cwd)!r} on the server: {reason}.",
             )
         case "exec", errno.ENOENT | errno.ENOTDIR:
-            hint = "check the path" if "/" in program else "it is not on the job's PATH; give its full path"
+            hint = "it is not on the job's PATH; give its full path"
+            if "/" in program:
+                hint = "check the path, and for a script the interpreter that its #! line names"
             return RequestError(
                 ErrorCode.NO_SUCH_PROGRAM, f"There is no program {program!r} on the server: {hint}."
             )

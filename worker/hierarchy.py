@@ -67,16 +67,18 @@ def find_mounts(mountinfo: str, own_cgroups: str) -> list[Mount]:
         mountinfo: the text of /proc/self/mountinfo, proc_pid_mountinfo(5).
         own_cgroups: the text of /proc/self/cgroup, cgroups(7).
     """
+    # Lines end with a newline and fields with a space, and with nothing else that Python takes for one:
+    # the kernel escapes only these in the names of mounts, which users may choose, or leave empty.
     own: dict[str, str] = {}
-    for line in own_cgroups.splitlines():
+    for line in own_cgroups.split("\n")[:-1]:
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             own[name] = path
     mounts = []
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n")[:-1]:
         left, _, right = line.partition(" - ")
-        root, mountpoint = (_unescape(word) for word in left.split()[3:5])
-        fstype, _, options = right.split()[:3]
+        root, mountpoint = (_unescape(word) for word in left.split(" ")[3:5])
+        fstype, _, options = right.split(" ")[:3]
         if fstype == "cgroup2" and "" in own:
             mounts.append(Mount(2, frozenset(), _own_path(mountpoint, root, own[""])))
         elif fstype == "cgroup":
@@ -107,7 +109,7 @@ def open_hierarchies() -> Iterator[Hierarchies]:
         CgroupError: no v2 hierarchy is mounted, or we may not make cgroups in it.
     """
     proc = Path("/proc/self")
-    mounts = find_mounts((proc / "mountinfo").read_text(), (proc / "cgroup").read_text())
+    mounts = find_mounts(*(os.fsdecode((proc / name).read_bytes()) for name in ("mountinfo", "cgroup")))
     unified = next((mount for mount in mounts if mount.version == 2), None)
     if unified is None:
         raise CgroupError(

@@ -130,8 +130,8 @@ class Job:
                 try:
                     await self._live(cgroup, child)
                 finally:
-                    cgroup.kill()
                     drain.deadline = trio.current_time() + DRAIN_DEADLINE
+                    cgroup.kill()
         finally:
             await self._conclude(cgroup, child)  # noqa: ASYNC102  # each wait in there is shielded and bounded
 
@@ -195,17 +195,20 @@ class Job:
     async def _conclude(self, cgroup: JobCgroup, child: Child | None) -> None:
         """Remove the cgroup, and publish the final status of a job that had begun. Bounded."""
         end = Exit.by_loss()
-        if child is not None:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPORT_DEADLINE):
-                end = await child.wait()
-        oom_kills = cgroup.oom_kills()
-        if not await cgroup.remove():
-            self.log.error("a cgroup could not be removed", job=self.id, path=cgroup.path)
-        if child is not None:
-            self.cause = cause_of(end, stopped=self.cause, oom_kills=oom_kills)
-            self.ended_at, self.end = time.time(), end
-            self.output.close()
-            self.ended.set()
+        oom_kills = 0
+        try:
+            if child is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + REPORT_DEADLINE):
+                    end = await child.wait()
+            oom_kills = cgroup.oom_kills()
+            if not await cgroup.remove():
+                self.log.error("a cgroup could not be removed", job=self.id, path=str(cgroup.path))
+        finally:
+            if child is not None:
+                self.cause = cause_of(end, stopped=self.cause, oom_kills=oom_kills)
+                self.ended_at, self.end = time.time(), end
+                self.output.close()
+                self.ended.set()
 
 
 def _enlarge(fd: int) -> None:

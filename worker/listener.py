@@ -68,7 +68,7 @@ async def serve_peer(
         else:
             await _serve_tls(tls, arc, peer, log, serve)
     except* trio.TooSlowError:
-        log.warning("a peer stalled in its handshake", peer=peer)
+        log.warning("a peer made no usable handshake in time", peer=peer)
     except* (
         OSError,
         trio.BrokenResourceError,

@@ -17,8 +17,10 @@ class Log:
     """
 
     def __init__(self, stream: TextIO | None = None, *, readable: bool | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._readable = self._stream.isatty() if readable is None else readable
+        self._stream: TextIO | None = stream or sys.stderr  # None in a process that began with 2 closed
+        if readable is None:
+            readable = self._stream is not None and self._stream.isatty()
+        self._readable = readable
 
     def info(self, message: str, **fields: object) -> None:
         """Log what happened in the ordinary course."""
@@ -37,6 +39,8 @@ class Log:
         self._write("error", message, {**fields, "traceback": traceback.format_exc()})
 
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
+        if self._stream is None:
+            return
         now = datetime.fromtimestamp(time.time(), UTC)
         if self._readable:
             words = "".join(f" {name}={_word(value)}" for name, value in fields.items())

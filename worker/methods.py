@@ -1,6 +1,6 @@
 """Owns what clients may ask for: each method with its parameters and, beside it, the roles that may call it.
 
-Every transport passes through `answer`, and `answer` through `authorise`; what is not in the table is
+Every transport passes through `prepare`, and `prepare` through `authorise`; what is not in the table is
 denied.
 """
 
@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -107,18 +108,22 @@ def authorise(role: Role, name: str) -> Method:
     return found
 
 
-async def answer(call: Call, request: Request) -> dict[str, Any]:
-    """Authorise a request, read its parameters, run it, and return the result for the wire.
+def prepare(role: Role, request: Request) -> Callable[[Call], Awaitable[object]]:
+    """Authorise a request and read its parameters; return what runs it, without what it does not need.
 
     Raises:
-        RequestError: it was refused or failed.
+        RequestError: it is refused.
     """
-    found = authorise(call.identity.role, request.method)
+    found = authorise(role, request.method)
     try:
         params: object = codec.from_map(found.params, request.params)
     except codec.InvalidValueError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, f"{request.method}: {error}.") from None
-    return codec.to_map(await found.run(call, params))
+    return partial(_run, found, params)
+
+
+async def _run(found: Method, params: object, call: Call) -> object:
+    return await found.run(call, params)
 
 
 @method("start", StartParams, Role.ADMIN)
@@ -168,7 +173,7 @@ async def list_jobs(call: Call, params: ListParams) -> ListReply:
     room = PAGE_BYTES
     for job in jobs:
         status = job.status()
-        room -= 512 + sum(map(len, status.argv))
+        room -= 512 + sum(16 + len(word) for word in status.argv) + len(status.cwd or b"")
         if page and room < 0:
             return ListReply(tuple(page), next=page[-1].id)
         page.append(status)
@@ -179,19 +184,19 @@ async def list_jobs(call: Call, params: ListParams) -> ListReply:
 async def stream(call: Call, params: StreamParams) -> JobReply:
     job = call.registry.find(params.id)
     log, offset = job.output, params.offset
-    if offset > log.size:
-        raise RequestError(
-            ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {offset} is beyond them."
-        )
     with log.subscribe() as doorbell:
-        while not (log.closed and offset == log.size):
-            if offset == log.size:
+        while not (log.closed and offset >= log.size):
+            if offset >= log.size:
                 await doorbell.receive()
             elif not (credit := call.credit()):
                 await call.wait_credit()
             elif chunk := log.read(offset, credit):
                 await call.output(chunk)
                 offset += len(chunk.data)
+    if offset > log.size:
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {offset} is beyond them."
+        )
     await job.ended.wait()
     return JobReply(job.status())
 

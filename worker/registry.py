@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from wire.errors import ErrorCode, RequestError
-from wire.jobs import Cause, CauseKind
+from wire.jobs import Cause
 from wire.limits import Limits
 
 from .cgroup import LimitRefusedError, check_enforceable
@@ -17,6 +17,8 @@ from .hierarchy import Hierarchies
 from .job import Job
 from .log import Log
 from .spawner import ProcessSpec, Spawner, SpawnError
+
+_CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Registry:
         self._spawner = spawner
         self._log = log
         self._jobs: dict[str, Job] = {}
+        self._starting: set[trio.CancelScope] = set()
         self._closing = False
 
     def __iter__(self) -> Iterator[Job]:
@@ -64,12 +67,12 @@ class Registry:
         if not found:
             raise RequestError(
                 ErrorCode.NOT_FOUND,
-                f"There is no job with id {id_or_prefix!r}; `worker-service list` shows those there are.",
+                f"There is no job with id {id_or_prefix!r:.60}; `worker-service list` shows those there are.",
             )
         if len(found) > 1:
             raise RequestError(
                 ErrorCode.AMBIGUOUS,
-                f"{len(found)} jobs have an id that begins with {id_or_prefix!r}; give more.",
+                f"{len(found)} jobs have an id that begins with {id_or_prefix!r:.60}; give more.",
             )
         return found[0]
 
@@ -104,6 +107,8 @@ class Registry:
     async def stop_all(self, cause: Cause, grace: float) -> None:
         """Stop every job, accept no more, and return when all have ended."""
         self._closing = True
+        for scope in self._starting:
+            scope.cancel()
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for job in self:
@@ -111,16 +116,19 @@ class Registry:
 
     async def _run(self, job: Job, attempt: _Attempt) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
+            self._starting.discard(scope)
             self._jobs[job.id] = job
+            attempt.failure = None
             attempt.settled.set()
             self._log.info(
                 "job started", job=job.id, pid=job.pid, owner=job.owner, program=os.fsdecode(job.spec.argv[0])
             )
-            if self._closing:  # it began before the server was told to end
-                self._nursery.start_soon(job.stop, Cause(CauseKind.STOPPED, by="server"), 0)
 
         try:
-            await job.run(self._hierarchies, self._spawner, on_running)
+            with trio.CancelScope() as scope:
+                self._starting.add(scope)
+                attempt.failure = _CLOSING  # unless it gets further
+                await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:
             attempt.failure = explain_start(job.spec, error)
         except Exception:  # noqa: BLE001  # one job's scope must never end the server
@@ -129,6 +137,7 @@ class Registry:
                 ErrorCode.INTERNAL, "The server failed to run the job; see its log."
             )
         finally:
+            self._starting.discard(scope)
             attempt.settled.set()
         if job.end is not None and job.cause is not None:
             self._log.info(

@@ -8,13 +8,15 @@ while the buffer holds SEND_BYTES, so that a peer that does not read costs us on
 request's task is that request's error; a protocol error or a cut ends this connection and no other.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
 from certs.roles import Identity
+from wire import codec
 from wire.connection import Connection, Role, Signal, State
-from wire.errors import ErrorCode, RemoteProtocolError, RequestError
+from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
 from wire.frames import MAX_FRAME_BYTES
 from wire.messages import (
     PROTOCOL_VERSION,
@@ -32,7 +34,7 @@ from wire.messages import (
 from wire.trio_stream import ByteStream, receive_event
 
 from .log import Log
-from .methods import answer
+from .methods import prepare
 from .output import Chunk
 from .registry import Registry
 
@@ -49,7 +51,8 @@ class _Call:
     """One request under way; what its method sees of the session."""
 
     session: "Session"
-    request: Request
+    id: int
+    method: str
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     granted: trio.Event = field(default_factory=trio.Event)
 
@@ -62,14 +65,14 @@ class _Call:
         return self.session.registry
 
     def credit(self) -> int:
-        return self.session.connection.credit(self.request.id)
+        return self.session.connection.credit(self.id)
 
     async def wait_credit(self) -> None:
         self.granted = trio.Event()
         await self.granted.wait()
 
     async def output(self, chunk: Chunk) -> None:
-        await self.session.send(Output(self.request.id, chunk.offset, chunk.stream, chunk.data))
+        await self.session.send(Output(self.id, chunk.offset, chunk.stream, chunk.data))
 
 
 class Session:
@@ -195,9 +198,22 @@ class Session:
                         f"This connection has {MAX_REQUESTS} requests under way; wait for one to end.",
                     )
                 )
-            case Request() as request:
-                call = self._calls[request.id] = _Call(self, request)
-                calls.start_soon(self._serve, call, name=f"{request.method} {request.id}")
+            case Request():
+                try:
+                    run = prepare(self.identity.role, event)
+                except RequestError as error:
+                    if error.code is ErrorCode.DENIED:
+                        self._log.warning(
+                            "denied",
+                            identity=self.identity.name,
+                            role=self.identity.role.value,
+                            method=event.method,
+                        )
+                    await self.send(Failure(event.id, error.code, error.message))
+                else:
+                    # The request itself is not kept: while it runs, a client could hold much memory with it.
+                    call = self._calls[event.id] = _Call(self, event.id, event.method)
+                    calls.start_soon(self._serve, call, run, name=f"{event.method} {event.id}")
             case Credit(id):
                 if id in self._calls:
                     self._calls[id].granted.set()
@@ -209,28 +225,24 @@ class Session:
             case _:
                 pass
 
-    async def _serve(self, call: _Call) -> None:
+    async def _serve(self, call: _Call, run: Callable[[_Call], Awaitable[object]]) -> None:
         """Run one request and send its final message."""
-        request_id = call.request.id
-        final: Message = Failure(request_id, ErrorCode.CANCELLED, "The request was cancelled.")
+        final: Message = Failure(call.id, ErrorCode.CANCELLED, "The request was cancelled.")
         with call.scope:
             try:
-                final = Reply(request_id, await answer(call, call.request))
+                final = Reply(call.id, codec.to_map(await run(call)))
             except RequestError as error:
-                if error.code is ErrorCode.DENIED:
-                    self._log.warning(
-                        "denied",
-                        identity=self.identity.name,
-                        role=self.identity.role.value,
-                        method=call.request.method,
-                    )
-                final = Failure(request_id, error.code, error.message)
+                final = Failure(call.id, error.code, error.message)
             except Exception:  # noqa: BLE001  # one request's bug must not end the connection
-                self._log.exception("a request failed", method=call.request.method)
-                final = Failure(request_id, ErrorCode.INTERNAL, "The server failed; see its log.")
-        await self.send(final)
-        if self._calls.get(request_id) is call:  # once its final message is out, an id may be used again
-            del self._calls[request_id]
+                self._log.exception("a request failed", method=call.method)
+                final = Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log.")
+        try:
+            await self.send(final)
+        except LocalProtocolError:
+            self._log.exception("a result could not be sent", method=call.method)
+            await self.send(Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log."))
+        if self._calls.get(call.id) is call:  # once its final message is out, an id may be used again
+            del self._calls[call.id]
         if self._ending and not self._calls:
             self._reading.cancel()
 

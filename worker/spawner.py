@@ -2,8 +2,10 @@
 
 import array
 import contextlib
+import errno
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from .state import Exit
 
 #: Longest wait for the spawner to take a request or to end, in seconds.
 LINK_DEADLINE = 10.0
+#: Longest wait for a program to run once it was asked for, in seconds: a dead network mount can hang it.
+START_DEADLINE = 30.0
 #: Pause before a spawner that died at once is started again, in seconds.
 RESTART_PAUSE = 1.0
 
@@ -30,7 +34,8 @@ class SpawnError(Exception):
     """A process could not be started.
 
     Args:
-        step: what failed: ``fork``, ``cgroup``, ``setup``, ``cwd``, ``exec``, or ``lost``.
+        step: what failed: ``request``, ``fork``, ``cgroup``, ``setup``, ``cwd``, ``exec``, ``timeout``
+            or ``lost``.
         errno: the kernel's reason, 0 if there is none.
     """
 
@@ -73,9 +78,13 @@ class Spawner:
     Args:
         hierarchies: the server's cgroups, which the spawner clears if the server dies.
         log: where its deaths are told.
+        descriptors: the soft limit on open files that jobs get.
     """
 
-    def __init__(self, hierarchies: Hierarchies, log: Log) -> None:
+    def __init__(self, hierarchies: Hierarchies, log: Log, descriptors: int | None = None) -> None:
+        self._descriptors = (
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0] if descriptors is None else descriptors
+        )
         self._hierarchies = hierarchies
         self._log = log
         self._children: dict[str, Child] = {}
@@ -85,21 +94,31 @@ class Spawner:
         self.pid = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep one spawner running until cancelled; then end it, and with it every process it started."""
+        """Keep one spawner running until cancelled; then end it, and with it every process it started.
+
+        Raises:
+            OSError: the first one could not be started; later ones are tried again.
+        """
+        first = True
         while True:
             began = trio.current_time()
-            async with self._process() as sock:
-                self._sock = sock
-                self._ready.set()
-                task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
-                try:
-                    await self._receive(sock)
-                finally:
-                    self._sock = None
-                    self._ready = trio.Event()
-                    self._lose_children()
-            self._log.error("the spawner died; its jobs are lost and a new one starts", pid=self.pid)
+            try:
+                async with self._process() as sock:
+                    self._sock = sock
+                    self._ready.set()
+                    task_status.started()
+                    task_status, first = trio.TASK_STATUS_IGNORED, False
+                    try:
+                        await self._receive(sock)
+                    finally:
+                        self._sock = None
+                        self._ready = trio.Event()
+                        self._lose_children()
+                self._log.error("the spawner died; its jobs are lost and a new one starts", pid=self.pid)
+            except OSError as error:
+                if first:
+                    raise
+                self._log.error("no new spawner could be started; trying again", reason=str(error))
             if trio.current_time() - began < RESTART_PAUSE:
                 await trio.sleep(RESTART_PAUSE)
 
@@ -109,7 +128,7 @@ class Spawner:
         with ours, theirs:
             fd = theirs.fileno()
             locks = self._hierarchies.locks
-            command = [sys.executable, "-I", "-S", spawner_main.__file__, str(fd)]
+            command = [sys.executable, "-I", "-S", spawner_main.__file__, str(fd), str(self._descriptors)]
             command += [str(self._hierarchies.tracking / "cgroup.kill"), *map(str, self._hierarchies.bases)]
             process = await trio.lowlevel.open_process(
                 command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[fd, *locks], start_new_session=True
@@ -120,6 +139,9 @@ class Spawner:
             try:
                 yield sock
             finally:
+                with contextlib.suppress(OSError):  # an empty message: we end in order
+                    if sock.fileno() >= 0 and sys.exc_info()[0] is trio.Cancelled:
+                        ours.send(bytes(spawner_main.LENGTH_BYTES))
                 sock.close()
                 # It ends by itself at the end-of-file, after it has killed and removed all that is left.
                 with trio.CancelScope(shield=True):
@@ -199,14 +221,19 @@ class Spawner:
                 "fds": len(fds),
             }
         ).encode()
-        while (sock := self._sock) is None:
-            await self._ready.wait()
-        child = self._children[job_id] = Child()
-        async with self._sending:
-            # Meanwhile the spawner may have died, and a new one may have come that knows nothing of us.
-            if self._sock is sock and not child.started.is_set():
-                await self._send(sock, len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body, fds)
-        await child.started.wait()
+        frame = len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body
+        child = Child()
+        with trio.move_on_after(START_DEADLINE):
+            while (sock := self._sock) is None:
+                await self._ready.wait()
+            self._children[job_id] = child
+            async with self._sending:
+                # Meanwhile the spawner may have died, and a new one have come that knows nothing of us.
+                if self._sock is sock and not child.started.is_set():
+                    await self._send(sock, frame, fds)
+            await child.started.wait()
+        if not child.started.is_set():
+            raise SpawnError("timeout", errno.ETIMEDOUT)
         if child.failure is not None:
             raise child.failure
         return child
@@ -214,12 +241,20 @@ class Spawner:
     async def _send(self, sock: trio.socket.SocketType, data: bytes, fds: Sequence[int]) -> None:
         await trio.lowlevel.checkpoint()
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+        sent = 0
         # A request cut in half would leave the link out of step, so a cancel waits until it is sent.
-        with trio.move_on_after(LINK_DEADLINE, shield=True) as scope, contextlib.suppress(OSError):
-            sent = await sock.sendmsg([data], [rights])
-            with memoryview(data) as view:
-                while sent < len(data):
-                    sent += await sock.send(view[sent:])
+        with trio.move_on_after(LINK_DEADLINE, shield=True) as scope:
+            try:
+                sent = await sock.sendmsg([data], [rights])
+                with memoryview(data) as view:
+                    while sent < len(data):
+                        sent += await sock.send(view[sent:])
+            except (BrokenPipeError, ConnectionResetError):
+                return  # it has died; `run` sees the end of the socket and marks the child lost
+            except OSError as error:
+                if not sent:
+                    raise SpawnError("request", error.errno or 0) from error
+                sock.close()
         if scope.cancelled_caught:
             sock.close()  # it has hung; `run` starts another
 

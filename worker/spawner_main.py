@@ -1,7 +1,7 @@
 """The spawner: a single-threaded, stdlib-only process that forks, joins cgroups, execs and reaps.
 
-Run as ``python -I -S spawner_main.py SOCKET_FD KILL_FILE CGROUP...`` by worker.spawner, and by
-nobody else.
+Run as ``python -I -S spawner_main.py SOCKET_FD DESCRIPTORS KILL_FILE CGROUP...`` by worker.spawner,
+and by nobody else. DESCRIPTORS is the soft RLIMIT_NOFILE that jobs get.
 
 Theory of operation. The server is large and has threads; forking it would stall its event loop.
 This process is small, so a fork here is cheap whatever the server holds, and the code between fork
@@ -18,13 +18,16 @@ in JSON as text by UTF-8 with surrogate escapes.
 
 End-of-file on the socket means that the server is gone, however it went. Then every job's cgroup is
 killed through KILL_FILE (cgroup.kill of the cgroup above them all), the cgroups are removed, and
-this process ends.
+this process ends. A live server that merely gives up on us keeps its base cgroups, which the next
+spawner needs; one that ends in order says so with an empty message, and removes them itself.
 """
 
+import array
 import ctypes
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -33,10 +36,13 @@ import time
 
 PR_SET_CHILD_SUBREAPER = 36
 LENGTH_BYTES = 4
+FD_BYTES = array.array("i").itemsize
 #: The most descriptors of one message: stdout, stderr and the hierarchies of a v1 host.
 MAX_FDS = 32
 #: Longest wait for killed processes to be gone once the server is, in seconds.
 LAST_SWEEP = 10.0
+#: How long a server whose end of the socket has closed may take to be gone, in seconds.
+DYING = 1.0
 
 
 def encode(text: str) -> bytes:
@@ -58,6 +64,7 @@ class Spawner:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.dismissed = False
         self.buffer = bytearray()
         self.fds: list[int] = []
         self.children: dict[int, Child] = {}
@@ -89,10 +96,14 @@ class Spawner:
     def receive(self) -> bool:
         """Read from the server; False at its end."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, 256 * 1024, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            # Not socket.recv_fds, which drops its flags: these descriptors must never reach a job.
+            data, ancillary, _, _ = self.sock.recvmsg(
+                256 * 1024, socket.CMSG_SPACE(MAX_FDS * FD_BYTES), socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionResetError:
             return False
-        self.fds += fds
+        for _, _, rights in ancillary:
+            self.fds += array.array("i", rights[: len(rights) // FD_BYTES * FD_BYTES])
         if not data:
             return False
         self.buffer += data
@@ -100,6 +111,9 @@ class Spawner:
             end = LENGTH_BYTES + int.from_bytes(self.buffer[:LENGTH_BYTES], "big")
             if len(self.buffer) < end:
                 break
+            if end == LENGTH_BYTES:
+                self.dismissed = True
+                return False
             request = json.loads(self.buffer[LENGTH_BYTES:end])
             del self.buffer[:end]
             fds, self.fds = self.fds[: request["fds"]], self.fds[request["fds"] :]
@@ -146,14 +160,10 @@ class Spawner:
                 os.write(procs, b"0")
             step = "setup"
             os.setsid()
-            # Every descriptor we were given is above 2, because 0, 1 and 2 are always open here.
+            # Every descriptor we have is above 2 and close-on-exec, but for these three.
             os.dup2(self.null, 0)
             os.dup2(fds[0], 1)
             os.dup2(fds[outputs - 1], 2)
-            if exec_write != 3:  # the first descriptor that a job must not have
-                os.dup2(exec_write, 3, inheritable=False)
-                exec_write = 3
-            os.closerange(4, 2**31 - 1)
             signal.set_wakeup_fd(-1)
             for number in self.ignored:
                 signal.signal(number, signal.SIG_DFL)
@@ -221,22 +231,34 @@ def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
     raise best or FileNotFoundError(errno.ENOENT, "not on PATH")
 
 
-def remove_tree(path: str) -> bool:
-    """Remove a cgroup and those below it; False while something in it is still dying (EBUSY)."""
-    done = True
+def children(path: str) -> list[str]:
+    """The cgroups directly below one; none if it is gone."""
     try:
-        names = [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+        return [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def remove_tree(path: str) -> bool:
+    """Remove a cgroup and those below it; False while that cannot be done, as something in it is dying."""
+    try:
+        below = [remove_tree(child) for child in children(path)]
+        os.rmdir(path)  # noqa: PTH106  # pathlib costs the spawner its start-up
     except FileNotFoundError:
         return True
-    for name in names:
-        done = remove_tree(name) and done
-    try:
-        os.rmdir(path)  # noqa: PTH106  # likewise
-    except FileNotFoundError:
-        pass
     except OSError:
         return False
-    return done
+    return all(below)
+
+
+def is_gone(parent: int) -> bool:
+    """Whether the server has died; its socket closes a moment before."""
+    deadline = time.monotonic() + DYING
+    while os.getppid() == parent:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def sweep(kill_file: str, cgroups: list[str]) -> None:
@@ -250,7 +272,7 @@ def sweep(kill_file: str, cgroups: list[str]) -> None:
     remaining = cgroups
     while remaining and time.monotonic() < deadline:
         try:
-            with open(kill_file, "w") as file:  # noqa: PTH123  # pathlib costs the spawner its start-up
+            with open(kill_file, "w") as file:  # noqa: PTH123  # likewise
                 file.write("1")
         except OSError:
             pass  # gone already
@@ -261,7 +283,17 @@ def sweep(kill_file: str, cgroups: list[str]) -> None:
 
 def main() -> None:
     """Serve the server at the other end of the socket, then sweep up after it."""
-    fd, kill_file, *cgroups = sys.argv[1:]
+    fd, descriptors, kill_file, *cgroups = sys.argv[1:]
+    parent = os.getppid()
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  # likewise
+        if int(entry) > 2:
+            try:  # noqa: SIM105  # contextlib costs the spawner its start-up
+                os.set_inheritable(int(entry), False)
+            except OSError:
+                pass  # the one that listed them
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
@@ -271,13 +303,14 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=int(fd))
     sock.setblocking(True)
-    os.set_inheritable(sock.fileno(), False)
+    spawner = Spawner(sock)
     try:
-        Spawner(sock).run()
+        spawner.run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server went while we spoke to it
     finally:
-        sweep(kill_file, cgroups)
+        bases_too = not spawner.dismissed and is_gone(parent)
+        sweep(kill_file, cgroups if bases_too else [child for path in cgroups for child in children(path)])
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-
 from cyclopts.exceptions import CycloptsError
 
-
-from . import exits, words
+from . import exits, streams, usage, words
 from .commands import app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    streams.fill_closed()
+    for name in [name for name, value in os.environ.items() if name.startswith("WORKER_SERVICE_")]:
+        if not os.environ[name]:  # set but empty is as good as not set
+            del os.environ[name]
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -23,9 +25,10 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: the words after the program's name.
     """
-    job_command = bool(arguments) and arguments[0] in ("run", "wait")
+    job_command = False
     try:
         tokens = words.settle(arguments)
+        job_command = tokens[:1] in (["run"], ["wait"])
         return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except KeyboardInterrupt:
         return exits.Exit.SIGNAL + 2
@@ -34,20 +37,11 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return exits.Exit.SIGNAL + 13
     except CycloptsError as error:
-        complain(f"{_first_line(error)} See `worker-service --help`.")
+        streams.complain(usage.sentence(error))
         return exits.Exit.USAGE
     except exits.EXPECTED as error:
-        complain(str(error))
+        streams.complain(str(error))
         return exits.as_ours(error) if job_command else exits.exit_code(error)
     except OSError as error:
-        complain(f"{error.strerror or error}.")
-        return exits.Exit.OURS if job_command else exits.Exit.CONNECTION
-
-
-def complain(sentence: str) -> None:
-    """Say on stderr what is wrong."""
-    sys.stderr.write(f"worker-service: {sentence}\n")
-
-
-def _first_line(error: CycloptsError) -> str:
-    return " ".join(str(error).split())
+        streams.complain(f"{error.strerror or error}.")
+        return exits.Exit.OURS if job_command else exits.Exit.FAILED

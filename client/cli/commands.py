@@ -2,24 +2,19 @@
 
 import os
 import signal
-import sys
 import threading
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App
 
-from certs.contexts import default_directory
 from wire.errors import RequestError, WireError
 from wire.jobs import JobStatus
-from wire.limits import Limits, parse_limits
 
-from ..blocking import Client, Stream, connect
-from ..endpoint import DEFAULT_IDENTITY, DEFAULT_SERVER
-from ..errors import ClientError
-from . import render
-from .exits import Exit, UsageError, of_job
+from ..blocking import Stream
+from ..errors import ClientError, CutError
+from . import render, streams
+from .exits import Exit, OutputError, of_job
+from .flags import PATTERN, Flag, JobId, Seconds, What, Where, Words, check_seconds
 
 
 def _version() -> str:
@@ -33,158 +28,52 @@ app = App(
     help="Run processes on a Linux host for remote clients, over mutual TLS 1.3, each in its own cgroup.",
     version=_version,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 # By name, so that neither Trio nor cryptography is loaded before one of them is asked for.
 app.command("worker.cli:app", name="serve", help="Run the server.")
 app.command("certs.cli:app", name="certs", help="Make the certificates of a server and its clients.")
 
-_CONNECTION = Group("Connection", sort_key=9)
-
-
-@Parameter(name="*", group=_CONNECTION)
-@dataclass(frozen=True)
-class Where:
-    """Which server, and who we are.
-
-    Parameters
-    ----------
-    server:
-        HOST:PORT, or wss://HOST:PORT for WebSocket.
-    certs:
-        Directory with ca.crt and the identity's certificate and key
-        [default: worker-service/certs in ~/.config or $XDG_CONFIG_HOME].
-    identity:
-        The stem of the certificate's file name in that directory.
-    """
-
-    server: Annotated[str, Parameter(env_var="WORKER_SERVICE_SERVER")] = DEFAULT_SERVER
-    certs: Annotated[str, Parameter(env_var="WORKER_SERVICE_CERTS", show_default=False)] = ""
-    identity: Annotated[str, Parameter(env_var="WORKER_SERVICE_IDENTITY")] = DEFAULT_IDENTITY
-
-    def connect(self) -> Client:
-        """Connect to the server; empty settings count as unset."""
-        certs = Path(self.certs) if self.certs else default_directory()
-        return connect(self.server or DEFAULT_SERVER, certs=certs, identity=self.identity or DEFAULT_IDENTITY)
-
-
+_PLAIN = What()
 _HERE = Where()
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class What:
-    """How a job is started.
-
-    Parameters
-    ----------
-    cpu_limit:
-        CPU ceiling: 512 is half a CPU (1/1024 each), also 0.5cpu, 500m, 50%.
-    memory_limit:
-        Memory ceiling, swap included: 500M, 1G.
-    disk_limit:
-        Disk ceiling, reads and writes each: 500 is operations a second, 50M bytes a second, or 500,50M.
-    pids_limit:
-        Ceiling on processes and threads.
-    env:
-        NAME=VALUE for the job's environment; NAME alone passes ours on. Repeatable.
-    cwd:
-        The job's working directory on the server, an absolute path.
-    merge:
-        One pipe for stdout and stderr, which keeps their exact order.
-    timeout:
-        Stop the job after this many seconds.
-    """
-
-    cpu_limit: str | None = None
-    memory_limit: str | None = None
-    disk_limit: str | None = None
-    pids_limit: str | None = None
-    env: Annotated[list[str] | None, Parameter(negative="")] = None
-    cwd: str | None = None
-    merge: Annotated[bool, Parameter(negative="")] = False
-    timeout: float | None = None
-
-    def limits(self) -> Limits:
-        """The four ceilings, read and checked."""
-        return parse_limits(
-            cpu=self.cpu_limit, memory=self.memory_limit, disk=self.disk_limit, pids=self.pids_limit
-        )
-
-    def environment(self) -> dict[str, str]:
-        """The variables that the request names."""
-        found: dict[str, str] = {}
-        for word in self.env or []:
-            name, equals, value = word.partition("=")
-            if not name:
-                raise UsageError(
-                    f"--env {word!r} names no variable; write NAME=VALUE, or NAME to pass ours on."
-                )
-            if equals:
-                found[name] = value
-            elif name in os.environ:
-                found[name] = os.environ[name]
-            else:
-                raise UsageError(
-                    f"--env {name} passes our own {name} on, but it is not set; write {name}=VALUE."
-                )
-        return found
-
-    def start(self, client: Client, words: tuple[str, ...]) -> JobStatus:
-        """Start the job."""
-        return client.start(
-            words,
-            env=self.environment(),
-            cwd=self.cwd,
-            limits=self.limits(),
-            merge=self.merge,
-            seconds=self.timeout,
-        )
-
-    def check(self, words: tuple[str, ...]) -> None:
-        """Find what is wrong before anything is connected to."""
-        if not words or not words[0]:
-            raise UsageError("no command was given: worker-service start [flags] -- COMMAND [ARGUMENT...].")
-        self.limits()
-        self.environment()
-
-
-_PLAIN = What()
-Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-
-
-@app.command
+@app.command(usage=f"Usage: {PATTERN.format('start')}")
 def start(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
-    """Start a job and print its id: start [flags] -- COMMAND [ARGUMENT...].
+    """Start a job and print its id.
 
-    Also `start -command COMMAND "ARGUMENT..."`, whose second string is split as a shell splits words.
+    The job's command stands behind the flags and a --, and reaches the server word for word; no shell
+    looks at it there. The form of the design works too: start -command COMMAND "ARGUMENT...", whose
+    second string is split as a shell splits words.
     """
-    what.check(words)
+    what.check("start", words)
     with where.connect() as client:
         job = what.start(client, words)
     limited = " with resource limits" if job.limits else ""
-    _print(f"job with id {job.id} started{limited}.\n")
+    streams.put(f"job with id {job.id} started{limited}.\n")
     return Exit.OK
 
 
 @app.command
-def stop(job: str, *, grace: float | None = None, where: Where = _HERE) -> int:
-    """Stop a job and every process it started: TERM, a grace, KILL.
+def stop(job: JobId, /, *, grace: Seconds = None, where: Where = _HERE) -> int:
+    """Stop a job and every process it started: SIGTERM, a grace, SIGKILL.
 
     Parameters
     ----------
     job:
         The job's id or a unique prefix of it.
     grace:
-        Seconds between TERM and KILL [default: the server's, 10].
+        Seconds between the two signals [default: the server's own, 10 unless serve was told another].
     """
+    check_seconds("--grace", grace)
     with where.connect() as client:
         stopped = client.stop(job, grace=grace)
-    _print(f"Success! job with id {stopped.id} stopped.\n")
+    streams.put(f"Success! job with id {stopped.id} stopped.\n")
     return Exit.OK
 
 
 @app.command
-def query(job: str, *, json: Annotated[bool, Parameter(negative="")] = False, where: Where = _HERE) -> int:
+def query(job: JobId, /, *, json: Flag = False, where: Where = _HERE) -> int:
     """Show whether a job runs, and all that is known of it.
 
     Parameters
@@ -201,7 +90,7 @@ def query(job: str, *, json: Annotated[bool, Parameter(negative="")] = False, wh
 
 
 @app.command(name="list")
-def list_jobs(*, json: Annotated[bool, Parameter(negative="")] = False, where: Where = _HERE) -> int:
+def list_jobs(*, json: Flag = False, where: Where = _HERE) -> int:
     """Show every job since the server's start, oldest first.
 
     Parameters
@@ -211,12 +100,14 @@ def list_jobs(*, json: Annotated[bool, Parameter(negative="")] = False, where: W
     """
     with where.connect() as client:
         jobs = list(client.list())
-    _print("".join(render.json_line(render.as_json(job)) for job in jobs) if json else render.table(jobs))
+    streams.put(
+        "".join(render.json_line(render.as_json(job)) for job in jobs) if json else render.table(jobs)
+    )
     return Exit.OK
 
 
 @app.command
-def wait(job: str, *, json: Annotated[bool, Parameter(negative="")] = False, where: Where = _HERE) -> int:
+def wait(job: JobId, /, *, json: Flag = False, where: Where = _HERE) -> int:
     """Wait for a job's end, show it as query does, and exit with the job's own exit code.
 
     Parameters
@@ -233,7 +124,7 @@ def wait(job: str, *, json: Annotated[bool, Parameter(negative="")] = False, whe
 
 
 @app.command
-def stream(job: str, *, where: Where = _HERE) -> int:
+def stream(job: JobId, /, *, where: Where = _HERE) -> int:
     """Show a job's output from its first byte until the job ends. Ctrl-C leaves; the job goes on.
 
     Parameters
@@ -241,18 +132,25 @@ def stream(job: str, *, where: Where = _HERE) -> int:
     job:
         The job's id or a unique prefix of it.
     """
+    # Ours alone to end, at any moment: there is nothing to put in order, and the job goes on.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(Exit.SIGNAL + number))
     with where.connect() as client, client.stream(job) as output:
         _copy(output)
     return Exit.OK
 
 
-@app.command
+@app.command(usage=f"Usage: {PATTERN.format('run')}")
 def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
-    """Start a job, show its output, and exit with its exit code: run [flags] -- COMMAND [ARGUMENT...].
+    """Start a job, show its output, and exit with its exit code.
 
-    Ctrl-C stops the job; a second one leaves at once.
+    The job's command stands behind the flags and a --, and reaches the server word for word; no shell
+    looks at it there. Ctrl-C stops the job; a second one leaves at once. The job is also stopped when
+    its output has nowhere left to go, as in run -- yes | head.
+
+    Exits with 128 + n for a job that signal n ended, 127 for no such program, 126 for one that may not
+    be executed, and 125 for a failure of our own, a cut connection included.
     """
-    what.check(words)
+    what.check("run", words)
     with where.connect() as client:
         # The handler is there before the job is: no Ctrl-C can leave a job behind unsaid.
         stopper = _Stopper(where)
@@ -260,8 +158,14 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
         signal.signal(signal.SIGTERM, stopper.handle)
         job = what.start(client, words)
         stopper.begin(job.id)
-        with client.stream(job.id) as output:
-            _copy(output)
+        try:
+            with client.stream(job.id) as output:
+                _copy(output)
+        except (BrokenPipeError, OutputError):
+            client.stop(job.id)
+            raise
+        except CutError as error:
+            raise CutError(f"{error} What became of job {job.id} is not known.") from error
     return of_job(output.job)
 
 
@@ -297,17 +201,11 @@ class _Stopper:
             with self._where.connect() as client:
                 client.stop(self._job_id)
         except (ClientError, RequestError, WireError) as error:
-            sys.stderr.write(f"worker-service: the job could not be stopped: {error}\n")
-
-
-def _print(text: str) -> None:
-    """Write to stdout; a full disk or a gone reader raises here, not at exit."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+            streams.complain(f"the job could not be stopped: {error}")
 
 
 def _print_job(job: JobStatus, *, json: bool) -> None:
-    _print(
+    streams.put(
         render.json_line(render.as_json(job)) if json else f"{render.headline(job)}\n{render.details(job)}"
     )
 
@@ -315,6 +213,4 @@ def _print_job(job: JobStatus, *, json: bool) -> None:
 def _copy(output: Stream) -> None:
     """Write a job's bytes to our own stdout and stderr, in order."""
     for piece in output:
-        rest = memoryview(piece.data)
-        while rest:
-            rest = rest[os.write(piece.stream, rest) :]
+        streams.write(piece.stream, piece.data)

@@ -14,7 +14,8 @@ class Exit(enum.IntEnum):
     """Exit codes of every command but `run` and `wait`, which pass on the job's."""
 
     OK = 0
-    REFUSED = 1
+    #: The server would not do it, or our own output could not be written.
+    FAILED = 1
     USAGE = 2
     NOT_FOUND = 3
     DENIED = 4
@@ -36,9 +37,9 @@ _OF_CODE = {
     ErrorCode.DENIED: Exit.DENIED,
     ErrorCode.NO_SUCH_PROGRAM: Exit.NO_SUCH_PROGRAM,
     ErrorCode.NOT_EXECUTABLE: Exit.NOT_EXECUTABLE,
-    ErrorCode.BAD_DIRECTORY: Exit.REFUSED,
-    ErrorCode.START_FAILED: Exit.REFUSED,
-    ErrorCode.LIMIT_REFUSED: Exit.REFUSED,
+    ErrorCode.BAD_DIRECTORY: Exit.FAILED,
+    ErrorCode.START_FAILED: Exit.FAILED,
+    ErrorCode.LIMIT_REFUSED: Exit.FAILED,
 }
 
 
@@ -46,8 +47,12 @@ class UsageError(Exception):
     """The command line makes no sense; the message is one sentence for people."""
 
 
+class OutputError(Exception):
+    """Our own stdout or stderr cannot be written to; the message is one sentence for people."""
+
+
 #: What `main` turns into one sentence on stderr; anything else is a bug of ours.
-EXPECTED = (UsageError, LimitError, CertsError, ClientError, ProtocolError, RequestError)
+EXPECTED = (UsageError, OutputError, LimitError, CertsError, ClientError, ProtocolError, RequestError)
 
 
 def exit_code(error: Exception) -> Exit:
@@ -57,6 +62,8 @@ def exit_code(error: Exception) -> Exit:
             return _OF_CODE.get(error.code, Exit.SERVER)
         case UsageError() | LimitError() | AddressError():
             return Exit.USAGE
+        case OutputError():
+            return Exit.FAILED
         case CertsError() | TlsError():
             return Exit.TLS
         case ClientError():

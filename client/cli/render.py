@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from wire.jobs import JobStatus, Status
+from wire.limits import Limits
 
 
 def headline(job: JobStatus) -> str:
@@ -33,7 +34,7 @@ def details(job: JobStatus) -> str:
         rows.append(("directory", text(os.fsdecode(job.cwd))))
     rows.append(("output", size(job.output)))
     if job.limits:
-        rows.append(("limits", ", ".join(f"{name} {value}" for name, value in job.limits.named().items())))
+        rows.append(("limits", limits(job.limits)))
     if job.usage is not None:
         usage = job.usage
         rows.append(
@@ -120,6 +121,18 @@ def signal_name(number: int) -> str:
 def command(job: JobStatus) -> str:
     """The command as a shell would take it, on one line."""
     return text(shlex.join(map(os.fsdecode, job.argv)))
+
+
+def limits(found: Limits) -> str:
+    """A job's ceilings for people."""
+    words = {
+        "cpu": lambda value: f"{value / 1000:g} CPU",
+        "memory": lambda value: f"{size(value)} of memory",
+        "disk_ops": lambda value: f"{value} disk operations/s",
+        "disk_bytes": lambda value: f"{size(value)}/s of disk",
+        "pids": lambda value: f"{value} tasks",
+    }
+    return ", ".join(words[name](value) for name, value in found.named().items())
 
 
 def text(value: str) -> str:

@@ -5,60 +5,90 @@ from collections.abc import Sequence
 
 from .exits import UsageError
 
-#: Flags of `start` and `run` that take a value; every other word with a dash is a flag alone.
 CONNECTION = frozenset({"--server", "--certs", "--identity"})
+#: The flags of `start` and `run` that take a value, and those that stand alone.
 VALUED = CONNECTION | {
     *("--cpu-limit", "--memory-limit", "--disk-limit", "--pids-limit"),
     *("--env", "--cwd", "--timeout"),
 }
+ALONE = frozenset({"--merge", "--help", "-h", "--version"})
+_SEED = ("-command", "--command")
 
 
 def settle(words: Sequence[str]) -> list[str]:
     """Rewrite a command line so that a job's command stands behind ``--``, untouched.
 
     ``start -command "sort" "big.txt -o out.txt" --cpu-limit 512`` becomes
-    ``start --cpu-limit 512 -- sort big.txt -o out.txt``; in ``run ls -l``, what follows the program
+    ``start --cpu-limit=512 -- sort big.txt -o out.txt``; in ``run ls -l``, what follows the program
     is the program's. Other commands stay as they are.
 
     Raises:
-        UsageError: ``-command`` without a program, or its arguments have an open quote.
+        UsageError: a flag is unknown or lacks its value, ``-command`` has no program, or its arguments
+            have an open quote.
     """
     rest = list(words)
     leading: list[str] = []
     while rest and rest[0].partition("=")[0] in CONNECTION:  # people also put these before the command
-        leading.append(rest.pop(0))
-        if "=" not in leading[-1] and rest:
-            leading.append(rest.pop(0))
+        leading.append(_valued(rest))
+    if leading and not rest:
+        raise UsageError("no command was given: see `worker-service --help`.")
     if not rest or rest[0] not in ("start", "run"):
         return rest[:1] + leading + rest[1:]
-    flags, command = [rest.pop(0), *leading], list[str]()
-    seed_style = False
+    name = rest.pop(0)
+    flags, program, arguments = [name, *leading], None, None
     while rest:
-        word = rest.pop(0)
-        if word in ("-command", "--command"):
-            if not rest:
-                raise UsageError(f"{word} needs a program, such as {word} sort.")
-            seed_style = True
-            command = [rest.pop(0)]
-            # The second string is the arguments, though it may begin with a dash; a flag is no such string.
-            if rest and rest[0] != "--" and not rest[0].startswith("--"):
-                command += _split(rest.pop(0))
-        elif word == "--":
-            if seed_style:
-                command += rest
-                break
-            return [*flags, "--", *rest]
+        word = rest[0]
+        flag, equals, value = word.partition("=")
+        if word == "--":
+            break
+        if flag in _SEED:
+            if program is not None:
+                raise UsageError(f"{flag} may be given only once.")
+            rest.pop(0)
+            if not equals and not rest:
+                raise UsageError(f"{flag} needs a program, such as {flag} sort.")
+            program = value if equals else rest.pop(0)
+        elif flag in VALUED:
+            flags.append(_valued(rest))
+        elif word in ALONE:
+            flags.append(rest.pop(0))
+        elif flag in ALONE:
+            raise UsageError(f"{flag} takes no value.")
+        elif program is not None and arguments is None and _is_arguments(word):
+            arguments = _split(rest.pop(0))
         elif word.startswith("-") and word != "-":
-            flags.append(word)
-            if word in VALUED and rest:
-                flags.append(rest.pop(0))
-        elif seed_style:
+            raise UsageError(
+                f"{name} has no flag {flag}; a program's own flags come behind a --, as in: "
+                f"worker-service {name} -- ls {flag}."
+            )
+        elif program is None:
+            break
+        else:
             raise UsageError(
                 f"{word!r} is one word too many: -command takes a program and one string of arguments."
             )
-        else:
-            return [*flags, "--", word, *rest]
-    return [*flags, "--", *command] if seed_style else flags
+    if rest and rest[0] == "--":
+        rest.pop(0)
+    command = rest if program is None else [program, *(arguments or []), *rest]
+    return [*flags, "--", *command] if command else flags
+
+
+def _valued(rest: list[str]) -> str:
+    """Take a flag and its value off the front, as one word, so that the value may begin with a dash."""
+    flag = rest.pop(0)
+    if "=" in flag:
+        return flag
+    if not rest or rest[0] == "--":
+        raise UsageError(f"{flag} needs a value.")
+    return f"{flag}={rest.pop(0)}"
+
+
+def _is_arguments(word: str) -> bool:
+    """Whether a word that is none of our flags is the seed's string of arguments, dash or not."""
+    if not word.startswith("--"):
+        return True
+    first, *more = word.split()
+    return bool(more) and first.partition("=")[0] not in VALUED | ALONE
 
 
 def _split(arguments: str) -> list[str]:

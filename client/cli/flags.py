@@ -1,0 +1,137 @@
+"""Owns the flags that commands share: which server and who we are, and how a job is started."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from certs.contexts import default_directory
+from wire.jobs import JobStatus
+from wire.limits import Limits, parse_limits
+
+from ..blocking import Client, connect
+from ..endpoint import DEFAULT_IDENTITY, DEFAULT_SERVER
+from .exits import UsageError
+
+PATTERN = "worker-service {} [flags] -- COMMAND [ARGUMENT...]"
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Seconds = Annotated[float | None, Parameter(metavar="SECONDS")]
+JobId = Annotated[str, Parameter(metavar="JOB")]
+Words = Annotated[str, Parameter(show=False)]
+_CONNECTION = Group("Connection", sort_key=9)
+
+
+@Parameter(name="*", group=_CONNECTION)
+@dataclass(frozen=True)
+class Where:
+    """Which server, and who we are.
+
+    Parameters
+    ----------
+    server:
+        HOST:PORT, or wss://HOST:PORT for WebSocket.
+    certs:
+        Directory with ca.crt and the identity's certificate and key
+        [default: worker-service/certs in ~/.config or $XDG_CONFIG_HOME].
+    identity:
+        The stem of the certificate's file name in that directory.
+    """
+
+    server: Annotated[str, Parameter(env_var="WORKER_SERVICE_SERVER", metavar="ADDRESS")] = DEFAULT_SERVER
+    certs: Annotated[str, Parameter(env_var="WORKER_SERVICE_CERTS", metavar="DIR", show_default=False)] = ""
+    identity: Annotated[str, Parameter(env_var="WORKER_SERVICE_IDENTITY", metavar="NAME")] = DEFAULT_IDENTITY
+
+    def connect(self) -> Client:
+        """Connect to the server; empty settings count as unset."""
+        certs = Path(self.certs) if self.certs else default_directory()
+        return connect(self.server or DEFAULT_SERVER, certs=certs, identity=self.identity or DEFAULT_IDENTITY)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class What:
+    """How a job is started.
+
+    Parameters
+    ----------
+    cpu_limit:
+        CPU ceiling: 512 is half a CPU (1/1024 each), also 0.5cpu, 500m, 50%.
+    memory_limit:
+        Memory ceiling, swap included: 500M, 1G.
+    disk_limit:
+        Disk ceiling, reads and writes each: 500 is operations a second, 50M bytes a second, or 500,50M.
+    pids_limit:
+        Ceiling on processes and threads.
+    env:
+        NAME=VALUE for the job's environment; NAME alone passes ours on. Repeatable.
+    cwd:
+        The job's working directory on the server, an absolute path.
+    merge:
+        One pipe for stdout and stderr, which keeps their exact order.
+    timeout:
+        Stop the job after this many seconds.
+    """
+
+    cpu_limit: Annotated[str | None, Parameter(metavar="CPU")] = None
+    memory_limit: Annotated[str | None, Parameter(metavar="BYTES")] = None
+    disk_limit: Annotated[str | None, Parameter(metavar="RATE")] = None
+    pids_limit: Annotated[str | None, Parameter(metavar="COUNT")] = None
+    env: Annotated[list[str] | None, Parameter(negative="", metavar="NAME=VALUE")] = None
+    cwd: Annotated[str | None, Parameter(metavar="DIR")] = None
+    merge: Flag = False
+    timeout: Seconds = None
+
+    def limits(self) -> Limits:
+        """The four ceilings, read and checked."""
+        return parse_limits(
+            cpu=self.cpu_limit, memory=self.memory_limit, disk=self.disk_limit, pids=self.pids_limit
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that the request names."""
+        found: dict[str, str] = {}
+        for word in self.env or []:
+            name, equals, value = word.partition("=")
+            if not name:
+                raise UsageError(
+                    f"--env {word!r} names no variable; write NAME=VALUE, or NAME to pass ours on."
+                )
+            if equals:
+                found[name] = value
+            elif name in os.environ:
+                found[name] = os.environ[name]
+            else:
+                raise UsageError(
+                    f"--env {name} passes our own {name} on, but it is not set; write {name}=VALUE."
+                )
+        return found
+
+    def start(self, client: Client, words: tuple[str, ...]) -> JobStatus:
+        """Start the job."""
+        return client.start(
+            words,
+            env=self.environment(),
+            cwd=self.cwd,
+            limits=self.limits(),
+            merge=self.merge,
+            seconds=self.timeout,
+        )
+
+    def check(self, command: str, words: tuple[str, ...]) -> None:
+        """Find what is wrong with a ``start`` or ``run`` before anything is connected to."""
+        if not words or not words[0]:
+            raise UsageError(f"no command was given: {PATTERN.format(command)}.")
+        if self.cwd is not None and not self.cwd.startswith("/"):
+            raise UsageError(f"--cwd {self.cwd!r} must be an absolute path on the server.")
+        check_seconds("--timeout", self.timeout)
+        self.limits()
+        self.environment()
+
+
+def check_seconds(flag: str, seconds: float | None) -> None:
+    """Refuse, with a UsageError, what is no length of time."""
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise UsageError(f"{flag} {seconds:g} must be a number of seconds, 0 or more.")

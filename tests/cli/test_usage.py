@@ -1,0 +1,228 @@
+"""Every misuse is one sentence and an exit code; help is of use; nothing slow is loaded for a query."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from client.blocking import Client
+from client.cli.exits import Exit
+from tests.cli.program import Program, bare
+from tests.harness import Server
+
+SEE = "see `worker-service {} --help`."
+ID = "needs a job's id; `worker-service list` shows those there are."
+NO_COMMAND = "no command was given: worker-service {} [flags] -- COMMAND [ARGUMENT...]."
+
+#: Command lines that make no sense, with the sentence for each.
+MISUSES: list[tuple[list[str], str]] = [
+    (["nope"], "there is no command 'nope': see `worker-service --help`."),
+    (["stat"], "there is no command 'stat': did you mean start?"),
+    (["--nope"], "worker-service has no flag --nope: see `worker-service --help`."),
+    (["--server"], "--server needs a value."),
+    (["--server", "127.0.0.1:1"], "no command was given: see `worker-service --help`."),
+    (["query"], f"query {ID}"),
+    (["stop"], f"stop {ID}"),
+    (["wait"], f"wait {ID}"),
+    (["stream"], f"stream {ID}"),
+    (["query", "a", "b"], f"'b' is one word too many for query: {SEE.format('query')}"),
+    (["stop", "a", "b"], f"'b' is one word too many for stop: {SEE.format('stop')}"),
+    (["stream", "a", "b"], f"'b' is one word too many for stream: {SEE.format('stream')}"),
+    (["wait", "a", "b"], f"'b' is one word too many for wait: {SEE.format('wait')}"),
+    (["list", "a"], f"'a' is one word too many for list: {SEE.format('list')}"),
+    (["query", "--job", "a"], f"query has no flag --job: {SEE.format('query')}"),
+    (["query", "--job=a"], f"query has no flag --job: {SEE.format('query')}"),
+    (["stop", "a", "--force"], f"stop has no flag --force: {SEE.format('stop')}"),
+    (["list", "-a"], f"list has no flag -a: {SEE.format('list')}"),
+    (["query", "a", "--json=maybe"], "--json takes no value."),
+    (["query", "a", "--json", "--json"], "--json may be given only once."),
+    (["query", "a", "--server"], f"--server needs a value: {SEE.format('query')}"),
+    (["stop", "a", "--grace"], f"--grace needs a value: {SEE.format('stop')}"),
+    (["stop", "a", "--grace", "soon"], "--grace 'soon' is not a number."),
+    (["stop", "a", "--grace", "-1"], "--grace -1 must be a number of seconds, 0 or more."),
+    (["stop", "a", "--grace", "nan"], "--grace nan must be a number of seconds, 0 or more."),
+    (["start"], NO_COMMAND.format("start")),
+    (["start", "--"], NO_COMMAND.format("start")),
+    (["start", "--", ""], NO_COMMAND.format("start")),
+    (["start", "-command", ""], NO_COMMAND.format("start")),
+    (["start", "--cpu-limit", "512"], NO_COMMAND.format("start")),
+    (["run"], NO_COMMAND.format("run")),
+    (["run", "--", ""], NO_COMMAND.format("run")),
+    (
+        ["start", "--nope", "--", "true"],
+        "start has no flag --nope; a program's own flags come behind a --, as in: "
+        "worker-service start -- ls --nope.",
+    ),
+    (["start", "-command"], "-command needs a program, such as -command sort."),
+    (["start", "--merge=1", "true"], "--merge takes no value."),
+    (["start", "--merge", "--merge", "true"], "--merge may be given only once."),
+    (["start", "--cwd", "/", "--cwd", "/tmp", "true"], "--cwd may be given only once."),
+    (["start", "--cwd", "tmp", "true"], "--cwd 'tmp' must be an absolute path on the server."),
+    (["start", "--timeout", "soon", "true"], "--timeout 'soon' is not a number."),
+    (["start", "--timeout", "-1", "true"], "--timeout -1 must be a number of seconds, 0 or more."),
+    (["start", "--timeout", "inf", "true"], "--timeout inf must be a number of seconds, 0 or more."),
+    (["start", "--env", "--", "true"], "--env needs a value."),
+    (
+        ["start", "--env", "=x", "true"],
+        "--env '=x' names no variable; write NAME=VALUE, or NAME to pass ours on.",
+    ),
+    (
+        ["start", "--env", "NOT_SET", "true"],
+        "--env NOT_SET passes our own NOT_SET on, but it is not set; write NOT_SET=VALUE.",
+    ),
+    (["start", "--cpu-limit", "--", "true"], "--cpu-limit needs a value."),
+    (["start", "--cpu-limit", "0", "true"], "--cpu-limit must be more than zero; leave it out for no limit."),
+    (
+        ["start", "--cpu-limit", "5x", "true"],
+        "--cpu-limit '5x' has an unknown unit; write 512, 0.5cpu, 500m or 50%.",
+    ),
+    (
+        ["start", "--cpu-limit", "5", "true"],
+        "--cpu-limit 5 is too small; the least is 10 thousandths of a CPU.",
+    ),
+    (
+        ["start", "--memory-limit", "-1G", "true"],
+        "--memory-limit must be more than zero; leave it out for no limit.",
+    ),
+    (
+        ["run", "--memory-limit", "5P", "true"],
+        "--memory-limit '5P' has an unknown unit; write bytes or a number with K, M, G or T.",
+    ),
+    (
+        ["run", "--disk-limit", "5,6", "true"],
+        "--disk-limit '5,6' gives the same kind of limit twice.",
+    ),
+    (["run", "--pids-limit", "1.5", "true"], "--pids-limit '1.5' must be a whole number."),
+    (
+        ["--server", "localhost", "list"],
+        "'localhost' is no server address: write HOST:PORT, such as 127.0.0.1:8443, or wss://HOST:PORT.",
+    ),
+    (
+        ["--server", "a:0", "list"],
+        "'a:0' is no server address: a port is a number from 1 to 65535.",
+    ),
+    (["serve", "a"], f"'a' is one word too many for serve: {SEE.format('serve')}"),
+    (["serve", "--port", "1"], f"serve has no flag --port: {SEE.format('serve')}"),
+    (["serve", "--listen", "a"], "--listen 'a' is not HOST:PORT, such as 127.0.0.1:8443."),
+    (["serve", "--grace", "soon"], "--grace 'soon' is not a number."),
+    (["serve", "--grace", "-1"], "--grace -1 must be a number of seconds from 0 to 86400."),
+    (["certs", "nope"], "there is no command 'nope': see `worker-service certs --help`."),
+    (["certs", "init", "a"], f"'a' is one word too many for certs init: {SEE.format('certs init')}"),
+    (["certs", "init", "--nope"], f"certs init has no flag --nope: {SEE.format('certs init')}"),
+    (["certs", "init", "--dir"], f"--dir needs a value: {SEE.format('certs init')}"),
+]
+
+
+def test_misuses(cli: Program) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda misuse: cli(*misuse[0]), MISUSES))
+    for (words, sentence), result in zip(MISUSES, results, strict=True):
+        assert (result.code, result.out) == (Exit.USAGE, b""), (words, result)
+        assert result.sentence == sentence, words
+
+
+def test_a_complaint_does_nothing_to_the_terminal(cli: Program) -> None:
+    for words in (["\x1b[31m"], ["query", "\x1b[31m\n\x9b"], ["--identity", "\x1b[31m", "list"]):
+        assert "\x1b" not in cli(*words).sentence
+
+
+def test_nobody_answers(cli: Program) -> None:
+    for words in (["list"], ["query", "a"], ["stop", "a"], ["stream", "a"], ["start", "--", "true"]):
+        result = cli("--server", "127.0.0.1:1", *words)
+        assert result.code == Exit.CONNECTION
+        assert result.sentence == (
+            "Cannot reach the server at 127.0.0.1:1 (Connection refused): check --server, and that it runs."
+        )
+    for host in ("no-such-host.invalid", "..a", "a" * 300):
+        result = cli("--server", f"{host}:1", "list")
+        assert result.code == Exit.CONNECTION
+        assert result.sentence.startswith(f"Cannot reach the server at {host}:1 (")
+
+
+def test_certificates_that_are_not_there(cli: Program, tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    result = cli("--certs", str(missing), "list")
+    assert result.code == Exit.TLS
+    assert result.sentence == (
+        f"no certificate {missing}/ca.crt: run `worker-service certs init --dir {missing}`, "
+        "or name another directory with --certs."
+    )
+    other = cli("--identity", "nobody", "list")
+    assert other.code == Exit.TLS
+    assert "nobody.crt" in other.sentence
+    served = cli("serve", "--listen", "127.0.0.1:0", "--certs", str(missing))
+    assert served.code == Exit.TLS
+    assert f"{missing}/ca.crt" in served.sentence
+
+
+def test_an_empty_variable_counts_as_unset(server: Server, tmp_path: Path) -> None:
+    """The same sentence, with the same directory and address, as without the variable."""
+    names = (
+        "WORKER_SERVICE_SERVER",
+        "WORKER_SERVICE_CERTS",
+        "WORKER_SERVICE_IDENTITY",
+        "WORKER_SERVICE_LISTEN",
+    )
+    empty = Program(bare() | dict.fromkeys(names, "") | {"XDG_CONFIG_HOME": str(tmp_path)})
+    unset = Program(bare() | {"XDG_CONFIG_HOME": str(tmp_path)})
+    for words in (["list"], ["serve"], ["list", "--certs", str(server.certs)]):
+        assert empty(*words) == unset(*words)
+    assert f"{tmp_path}/worker-service/certs/ca.crt" in empty("list").sentence
+    assert empty("list", "--certs", str(server.certs), "--server", server.address).code == 0
+
+
+def test_a_home_that_is_nowhere(server: Server) -> None:
+    homeless = Program(bare()).having(HOME="/nonexistent", XDG_CONFIG_HOME=None)
+    assert homeless("list").code == Exit.TLS
+    assert homeless("list").sentence
+
+
+def test_help_and_version(cli: Program) -> None:
+    expected = {
+        "": [
+            "Usage: worker-service COMMAND",
+            "certs",
+            "list",
+            "query",
+            "run",
+            "serve",
+            "start",
+            "stop",
+            "wait",
+        ],
+        "start": ["Usage: worker-service start [flags] -- COMMAND [ARGUMENT...]", "-command", "--cpu-limit"],
+        "run": [
+            "Usage: worker-service run [flags] -- COMMAND [ARGUMENT...]",
+            "--memory-limit",
+            "Ctrl-C",
+            "127",
+        ],
+        "query": ["Usage: worker-service query [OPTIONS] JOB", "unique prefix", "--json", "--server"],
+        "stop": ["Usage: worker-service stop [OPTIONS] JOB", "--grace"],
+        "list": ["Usage: worker-service list [OPTIONS]", "--json"],
+        "wait": ["Usage: worker-service wait [OPTIONS] JOB", "exit code"],
+        "stream": ["Usage: worker-service stream [OPTIONS] JOB", "Ctrl-C", "WORKER_SERVICE_IDENTITY"],
+        "serve": ["Usage: worker-service serve", "--listen", "port 0", "--certs"],
+        "certs": ["Usage: worker-service certs COMMAND", "init"],
+        "certs init": ["Usage: worker-service certs init", "--dir", "--san", "--force"],
+    }
+    for command, parts in expected.items():
+        for flag in ("--help", "-h"):
+            shown = cli.having(COLUMNS="200")(*command.split(), flag)
+            assert (shown.code, shown.err) == (0, b""), command
+            assert [part for part in parts if part not in shown.text] == []
+            assert "--job" not in shown.text
+    assert re.fullmatch(r"worker-service \d+\.\d+\.\d+\S*\n", cli("--version").text)
+    assert cli().text == cli("--help").text
+
+
+@pytest.mark.parametrize("command", ["query", "stop", "list", "wait", "stream", "start", "run"])
+def test_nothing_slow_is_loaded(cli: Program, admin: Client, command: str) -> None:
+    job = admin.start(["true"]).id
+    words = {"list": [], "start": ["--", "true"], "run": ["true"]}.get(command, [job])
+    loaded = cli.having(PYTHONPROFILEIMPORTTIME="1")(command, *words)
+    assert loaded.code == 0
+    roots = {line.rpartition("|")[2].strip().partition(".")[0] for line in loaded.err.decode().splitlines()}
+    assert {"client", "cyclopts", "ssl"} <= roots
+    assert not roots & {"trio", "trio_websocket", "wsproto", "cryptography", "rich", "asyncio", "difflib"}

@@ -1,0 +1,86 @@
+"""Log lines are whole, readable and harmless, whatever is logged."""
+
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.log import Log
+
+
+@given(st.text(), st.one_of(st.text(), st.binary(), st.integers(), st.none(), st.builds(OSError, st.text())))
+def test_json_lines_are_one_object_a_line(text: str, value: object) -> None:
+    stream = io.StringIO()
+    Log(stream).warning("happened", text=text, value=value)
+    (line,) = stream.getvalue().split("\n")[:-1]
+    assert line.isascii()
+    assert line.isprintable()
+    found = json.loads(line)
+    assert list(found)[:3] == ["time", "level", "message"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found["time"])
+    assert (found["level"], found["message"], found["text"]) == ("warning", "happened", text)
+
+
+@given(st.text())
+def test_readable_lines_hold_nothing_that_a_terminal_obeys(text: str) -> None:
+    stream = io.StringIO()
+    Log(stream, readable=True).info("happened", text=text)
+    line = stream.getvalue()
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    value = line.rstrip("\n").partition(" text=")[2]
+    assert text in (value, json.loads(value) if value.startswith('"') else value)
+
+
+def test_readable_lines() -> None:
+    stream = io.StringIO()
+    log = Log(stream, readable=True)
+    log.info("job started", job="abc", owner="Al ice\x1b[2J", empty="")
+    log.error("failed")
+    first, second = stream.getvalue().splitlines()
+    assert re.fullmatch(
+        r'\d\d:\d\d:\d\d info    job started job=abc owner="Al ice\\u001b\[2J" empty=""', first
+    )
+    assert second.endswith(" error   failed")
+
+
+def test_terminals_get_readable_lines_and_others_json() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, begins in ((Terminal(), False), (io.StringIO(), True)):
+        Log(stream).info("x")
+        assert stream.getvalue().startswith("{") is begins
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_an_exception_is_told_with_its_traceback(readable: bool) -> None:
+    stream = io.StringIO()
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        Log(stream, readable=readable).exception("failed", job="abc")
+    assert stream.getvalue().count("\n") == 1
+    assert "ValueError: odd" in stream.getvalue()
+    assert "abc" in stream.getvalue()
+
+
+def test_a_stream_that_takes_nothing_ends_nobody() -> None:
+    closed = io.StringIO()
+    closed.close()
+    Log(closed, readable=False).info("x")
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    Log(Full()).error("x")
+
+
+def test_a_process_without_stderr_logs_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    Log().info("x")
