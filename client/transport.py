@@ -122,46 +122,59 @@ class WebSocketTransport:
         self._websocket: WSConnection = WSConnection(ConnectionType.CLIENT)
         self._buffer = bytearray()
         self._ended = False
+        accepted = False
         request = Request(host=str(endpoint), target="/", subprotocols=[WEBSOCKET_SUBPROTOCOL])
         below.send(self._websocket.send(request))
         rejected = None
-        while True:
+        while not accepted:
             for event in self._events(CONNECT_SECONDS):
                 match event:
                     case AcceptConnection(subprotocol=subprotocol):
-                        if subprotocol == WEBSOCKET_SUBPROTOCOL:
-                            return
-                        raise ConnectError(
-                            f"{endpoint} speaks WebSocket, but not our protocol: check --server."
-                        )
+                        if subprotocol != WEBSOCKET_SUBPROTOCOL:
+                            raise ConnectError(
+                                f"{endpoint} speaks WebSocket, but not our protocol: check --server."
+                            )
+                        accepted = True
                     case RejectConnection(status_code=status, has_body=has_body):
                         rejected = f"{endpoint} refuses our WebSocket (HTTP status {status}): check --server."
                         if not has_body:
                             raise ConnectError(rejected)
                     case RejectData(body_finished=True):
                         raise ConnectError(rejected or "")
+                    case _:
+                        self._take(event)  # the first messages may come along with the acceptance
 
     def send(self, data: bytes) -> None:
         from wsproto.events import BytesMessage
+        from wsproto.utilities import LocalProtocolError
 
-        self._below.send(self._websocket.send(BytesMessage(data)))
+        try:
+            message = self._websocket.send(BytesMessage(data))
+        except LocalProtocolError as error:
+            raise CutError(f"{self._endpoint} has closed the connection.") from error
+        self._below.send(message)
 
     def receive(self, timeout: float | None) -> bytes:
-        from wsproto.events import BytesMessage, CloseConnection, Ping
-
         while not self._buffer and not self._ended:
             for event in self._events(timeout):
-                match event:
-                    case BytesMessage(data=data):
-                        self._buffer += data
-                    case Ping():
-                        self._below.send(self._websocket.send(event.response()))
-                    case CloseConnection():
-                        self._ended = True
-                        with contextlib.suppress(CutError):
-                            self._below.send(self._websocket.send(event.response()))
+                self._take(event)
         data, self._buffer = bytes(self._buffer), bytearray()
         return data
+
+    def _take(self, event: "Event") -> None:
+        from wsproto.events import BytesMessage, CloseConnection, Ping
+
+        match event:
+            case BytesMessage(data=data):
+                self._buffer += data
+            case Ping():
+                self._below.send(self._websocket.send(event.response()))
+            case CloseConnection():
+                self._ended = True
+                with contextlib.suppress(CutError):
+                    self._below.send(self._websocket.send(event.response()))
+            case _:
+                pass
 
     def close(self) -> None:
         from wsproto.events import CloseConnection

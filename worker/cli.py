@@ -42,7 +42,7 @@ def serve(
     from certs.roles import DEFAULT_ARC, Role, role_oid
 
     from .hierarchy import CgroupError
-    from .log import Log
+    from .log import BackgroundStream, Log
     from .server import Config, Server
 
     host, colon, port = listen.rpartition(":")
@@ -51,15 +51,22 @@ def serve(
     if not 0 <= grace <= 86400:
         return _fail(f"--grace {grace:g} must be a number of seconds from 0 to 86400.", 2)
     config = Config(host.strip("[]"), int(port), certs or default_directory(), arc or DEFAULT_ARC, grace)
+    stderr = BackgroundStream(sys.stderr)
+    log = Log(stderr)
     try:
         role_oid(Role.ADMIN, config.arc)
-        trio.run(Server(config, Log()).run)
+        trio.run(Server(config, log).run)
     except CertsError as error:
         return _fail(str(error), EXIT_CERTS)
     except CgroupError as error:
         return _fail(str(error), EXIT_SERVER)
     except OSError as error:
         return _fail(f"cannot listen on {listen}: {error.strerror or error}.", EXIT_SERVER)
+    except Exception:  # a bug; its traceback is for the log, not for the terminal
+        log.exception("the server failed")
+        return _fail("the server failed; its log says how.", EXIT_SERVER)
+    finally:
+        stderr.close()
     return 0
 
 

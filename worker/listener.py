@@ -68,7 +68,7 @@ async def serve_peer(
         else:
             await _serve_tls(tls, arc, peer, log, serve)
     except* trio.TooSlowError:
-        log.warning("a peer made no usable handshake in time", peer=peer)
+        log.warning("a peer made no usable handshake", peer=peer)
     except* (
         OSError,
         trio.BrokenResourceError,
@@ -85,9 +85,12 @@ async def serve_peer(
 async def _serve_tls(
     tls: trio.SSLStream[trio.SocketStream], arc: str, peer: str, log: Log, serve: Serve
 ) -> None:
+    # Now, as a connection that is cut meanwhile no longer tells.
+    certificate = tls.getpeercert(binary_form=True)
+
     async def serve_or_refuse(stream: ByteStream) -> None:
         try:
-            identity = identity_of(tls.getpeercert(binary_form=True), arc)
+            identity = identity_of(certificate, arc)
         except RoleError as error:
             log.warning("denied", peer=peer, reason=str(error))
             with trio.move_on_after(REFUSAL_DEADLINE):
@@ -103,20 +106,52 @@ async def _serve_tls(
         return
     async with trio.open_nursery() as nursery:
         # wsproto buffers a message as it comes, so its size is bounded here, not by the frame decoder.
-        with trio.fail_after(HANDSHAKE_DEADLINE):
+        websocket = None
+        with trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_DEADLINE) as handshake:
             request = await trio_websocket.wrap_server_stream(
                 nursery,
-                tls,
+                _Watched(tls, handshake),
                 message_queue_size=1,
                 max_message_size=HEADER_BYTES + MAX_FRAME_BYTES,
                 receive_buffer_size=64 * 1024,
             )
             websocket = await _upgrade(request)
-        if websocket is not None:
+        if handshake.cancelled_caught:
+            log.warning("a peer made no usable handshake", peer=peer)
+        elif websocket is not None:
             await serve_or_refuse(WebSocketStream(websocket))
             with trio.move_on_after(CLOSE_DEADLINE):
                 await websocket.aclose()
         nursery.cancel_scope.cancel()
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that ends the wait for a handshake when its peer ends: trio-websocket would wait on."""
+
+    def __init__(self, stream: trio.abc.Stream, handshake: trio.CancelScope) -> None:
+        self._stream = stream
+        self._handshake = handshake
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._handshake.cancel()
+            raise
+        if not data:
+            self._handshake.cancel()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        # Also trio-websocket's way out when what came is no HTTP.
+        self._handshake.cancel()
+        await self._stream.aclose()
 
 
 async def _upgrade(request: trio_websocket.WebSocketRequest) -> trio_websocket.WebSocketConnection | None:

@@ -1,11 +1,61 @@
 """Owns the server's log on stderr: readable lines on a terminal, one JSON object a line otherwise."""
 
+import contextlib
 import json
+import queue
 import sys
+import threading
 import time
 import traceback
 from datetime import UTC, datetime
 from typing import TextIO
+
+
+class BackgroundStream:
+    """A stream for `Log` that a stalled reader cannot make wait: a thread of its own writes.
+
+    What does not fit any more is dropped and counted, and the count is told once there is room.
+
+    Args:
+        stream: where lines go.
+        lines: the most that may be waiting.
+    """
+
+    def __init__(self, stream: TextIO, lines: int = 10_000) -> None:
+        self._stream = stream
+        self._queue: queue.Queue[str | None] = queue.Queue(lines)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, daemon=True, name="log")
+        self._thread.start()
+
+    def isatty(self) -> bool:
+        """Whether people read it."""
+        return self._stream.isatty()
+
+    def write(self, line: str) -> None:
+        """Queue a line, or count it as dropped."""
+        try:
+            if self._dropped:
+                self._queue.put_nowait(f"(the log was not read: {self._dropped} lines were dropped)\n")
+                self._dropped = 0
+            self._queue.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Nothing to do: the thread flushes each line."""
+
+    def close(self, patience: float = 2.0) -> None:
+        """Write what is queued, for at most ``patience`` seconds."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=patience)
+        self._thread.join(patience)
+
+    def _run(self) -> None:
+        while (line := self._queue.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(line)
+                self._stream.flush()
 
 
 class Log:
@@ -16,8 +66,12 @@ class Log:
         readable: lines for people instead of JSON; by default, if ``stream`` is a terminal.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, readable: bool | None = None) -> None:
-        self._stream: TextIO | None = stream or sys.stderr  # None in a process that began with 2 closed
+    def __init__(
+        self, stream: TextIO | BackgroundStream | None = None, *, readable: bool | None = None
+    ) -> None:
+        self._stream: TextIO | BackgroundStream | None = (
+            stream or sys.stderr
+        )  # None in a process that began with 2 closed
         if readable is None:
             readable = self._stream is not None and self._stream.isatty()
         self._readable = readable

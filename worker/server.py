@@ -9,6 +9,7 @@ The later a branch, the sooner it ends: first no new connections, then the jobs 
 subscribers get the last byte and the final status, then the sessions close, then the spawner ends.
 """
 
+import resource
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -73,6 +74,9 @@ class Server:
         self._name = f"worker-service/{version('worker-service')}"
         self._sessions: set[Session] = set()
         self._stop_asked = trio.Event()
+        # A connection, a job's pipe and a start under way cost a descriptor each; jobs get the old limit.
+        self._descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then end everything in order. SIGHUP reloads certificates.
@@ -91,7 +95,7 @@ class Server:
                 for controller, reason in hierarchies.missing.items():
                     self._log.warning("limits are missing", controller=controller, reason=reason)
                 async with trio.open_nursery() as root:
-                    spawner = Spawner(hierarchies, self._log)
+                    spawner = Spawner(hierarchies, self._log, self._descriptors)
                     await root.start(spawner.run)
                     async with trio.open_nursery() as jobs:
                         registry = Registry(jobs, hierarchies, spawner, self._log, self._config.grace)

@@ -101,6 +101,7 @@ class Spawner:
         """
         first = True
         while True:
+            await trio.lowlevel.checkpoint()
             began = trio.current_time()
             try:
                 async with self._process() as sock:
@@ -138,6 +139,7 @@ class Spawner:
             sock = trio.socket.from_stdlib_socket(ours)
             try:
                 yield sock
+                process.kill()  # it has died or was given up; the jobs' scopes end its jobs
             finally:
                 with contextlib.suppress(OSError):  # an empty message: we end in order
                     if sock.fileno() >= 0 and sys.exc_info()[0] is trio.Cancelled:
@@ -223,15 +225,20 @@ class Spawner:
         ).encode()
         frame = len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body
         child = Child()
-        with trio.move_on_after(START_DEADLINE):
-            while (sock := self._sock) is None:
-                await self._ready.wait()
-            self._children[job_id] = child
-            async with self._sending:
-                # Meanwhile the spawner may have died, and a new one have come that knows nothing of us.
-                if self._sock is sock and not child.started.is_set():
-                    await self._send(sock, frame, fds)
-            await child.started.wait()
+        try:
+            with trio.move_on_after(START_DEADLINE):
+                while (sock := self._sock) is None:
+                    await self._ready.wait()
+                self._children[job_id] = child
+                async with self._sending:
+                    # Meanwhile the spawner may have died, and a new one have come that knows nothing of us.
+                    if self._sock is sock and not child.started.is_set():
+                        await self._send(sock, frame, fds)
+                await child.started.wait()
+        finally:
+            # Who gave up waits for no end: what the spawner may yet say of this process is not for them.
+            if not child.started.is_set():
+                self._children.pop(job_id, None)
         if not child.started.is_set():
             raise SpawnError("timeout", errno.ETIMEDOUT)
         if child.failure is not None:
@@ -239,19 +246,22 @@ class Spawner:
         return child
 
     async def _send(self, sock: trio.socket.SocketType, data: bytes, fds: Sequence[int]) -> None:
-        await trio.lowlevel.checkpoint()
+        """Send a request, or find that the spawner has died: then `run` marks the child lost."""
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
         sent = 0
         # A request cut in half would leave the link out of step, so a cancel waits until it is sent.
         with trio.move_on_after(LINK_DEADLINE, shield=True) as scope:
+            await trio.lowlevel.checkpoint()
             try:
                 sent = await sock.sendmsg([data], [rights])
                 with memoryview(data) as view:
                     while sent < len(data):
                         sent += await sock.send(view[sent:])
-            except (BrokenPipeError, ConnectionResetError):
-                return  # it has died; `run` sees the end of the socket and marks the child lost
+            except (BrokenPipeError, ConnectionResetError, trio.ClosedResourceError):
+                return
             except OSError as error:
+                if sock.fileno() < 0:
+                    return  # closed by `run`
                 if not sent:
                     raise SpawnError("request", error.errno or 0) from error
                 sock.close()

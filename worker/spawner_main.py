@@ -309,6 +309,7 @@ def main() -> None:
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server went while we spoke to it
     finally:
+        sock.close()  # a server that lives learns at once that we failed
         bases_too = not spawner.dismissed and is_gone(parent)
         sweep(kill_file, cgroups if bases_too else [child for path in cgroups for child in children(path)])
 

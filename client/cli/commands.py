@@ -7,13 +7,12 @@ from typing import Any
 
 from cyclopts import App
 
-from wire.errors import RequestError, WireError
 from wire.jobs import JobStatus
 
 from ..blocking import Stream
-from ..errors import ClientError, CutError
+from ..errors import CutError
 from . import render, streams
-from .exits import Exit, OutputError, of_job
+from .exits import EXPECTED, Exit, OutputError, of_job
 from .flags import PATTERN, Flag, JobId, Seconds, What, Where, Words, check_seconds
 
 
@@ -200,7 +199,7 @@ class _Stopper:
         try:
             with self._where.connect() as client:
                 client.stop(self._job_id)
-        except (ClientError, RequestError, WireError) as error:
+        except EXPECTED as error:
             streams.complain(f"the job could not be stopped: {error}")
 
 
