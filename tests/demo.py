@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from tests.harness import alive
+from worker.cgroup import whole_disks
 
 PROGRAM = Path(sys.executable).with_name("worker-service")
 #: Nothing here should take this long, in seconds.
@@ -62,14 +64,6 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs: it exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def say(text: str = "") -> None:
     """Print a line at once, into a pipe too."""
     sys.stdout.write(text + "\n")
@@ -95,18 +89,18 @@ class Shell:
         say(f"$ export {name}={shlex.quote(value)}")
         self.environment[name] = value
 
-    def begin(self, line: str, *, out: Path | None = None, err: int | None = None) -> "subprocess.Popen[str]":
-        """Show a command line and run it beside us, its output in a file if one is given."""
-        say(f"$ worker-service {line}" + (f" >{out.name}" if out else "") + " &")
-        with contextlib.ExitStack() as stack:
+    def begin(self, line: str, redirection: str) -> "subprocess.Popen[bytes]":
+        """Show a command line and run it beside us, with ``>FILE`` or ``2>FILE`` behind it."""
+        say(f"$ worker-service {line} {redirection} &")
+        number, _, name = redirection.rpartition(">")
+        with (self.folder / name).open("wb") as file:
             return subprocess.Popen(
                 [PROGRAM, *shlex.split(line)],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
-                stdout=stack.enter_context(out.open("wb")) if out else None,
-                stderr=err,
-                text=True,
+                stdout=None if number else file,
+                stderr=file if number else None,
             )
 
     def run(self, line: str, *, code: int = 0) -> str:
@@ -140,53 +134,59 @@ class Shell:
 
 
 class Server:
-    """A server of our own, on a port that the kernel chose; `missing` are controllers it cannot use."""
+    """A server of our own, on a port that the kernel chose.
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    Args:
+        process: it.
+        log: the file that its log goes to.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
-        self.missing: list[str] = []
-        self.port = self._port()
-        # Its log goes on, and must not fill the pipe.
-        assert process.stderr is not None
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        self._log = log
+        until(lambda: process.poll() is not None or self.logged("listening"), "the server's `listening`")
+        if process.poll() is not None:
+            raise BrokenPromiseError(f"the server did not start: {log.read_text().strip()}")
+        (line,) = self.logged("listening")
+        say(json.dumps(line))
+        self.port = int(line["port"])
+        self.missing = [line["controller"] for line in self.logged("limits are missing")]
 
-    def _port(self) -> int:
-        assert self.process.stderr is not None
-        spoken = "it said nothing."
-        for spoken in self.process.stderr:
-            try:
-                line = json.loads(spoken)
-            except ValueError:
-                continue
-            if line["message"] == "limits are missing":
-                self.missing.append(line["controller"])
-            if line["message"] == "listening":
-                say(spoken.rstrip())
-                return int(line["port"])
-        raise BrokenPromiseError(f"the server did not start: {spoken.strip()}")
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """The lines of its log with a message."""
+        text = self._log.read_text()
+        lines = [line for line in text[: text.rfind("\n") + 1].splitlines() if line.startswith("{")]
+        return [line for line in map(json.loads, lines) if line["message"] == message]
 
-    def cgroups(self) -> list[Path]:
-        """Every cgroup that it has made."""
-        return list(Path("/sys/fs/cgroup").glob(f"**/worker-service-{self.process.pid}-*"))
+    def check_end(self) -> None:
+        """Hold it to its end: in order, nothing left."""
+        promise(self.process.returncode == 0, f"the server exited with {self.process.returncode}.")
+        promise(self.logged("ended"), "the server's log does not say that it ended.")
+        promise("raceback" not in self._log.read_text(), "there is a traceback in the server's log.")
+        left = list(Path("/sys/fs/cgroup").glob(f"**/worker-service-{self.process.pid}-*"))
+        promise(not left, "the server left a cgroup behind.")
+        say("The server ended in order, and left no process and no cgroup.")
 
 
 @contextlib.contextmanager
 def serve(shell: Shell) -> Iterator[Server]:
     """Run a server, and end it with the block, however that ends."""
-    process = shell.begin("serve --listen 127.0.0.1:0", err=subprocess.PIPE)
+    process = shell.begin("serve --listen 127.0.0.1:0", "2>server.log")
     try:
-        yield Server(process)
+        yield Server(process, shell.folder / "server.log")
     finally:
         process.terminate()
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
             raise BrokenPromiseError("the server did not end within its time.") from None
 
 
 def check_sorted(folder: Path) -> None:
     """Hold sort's file against Python's own sorting, then remove it, so that the next sort starts anew."""
+    promise((folder / "sortedfile.txt").exists(), "there is no sortedfile.txt.")
     expected = sorted((folder / "largefile.txt").read_bytes().splitlines())
     promise((folder / "sortedfile.txt").read_bytes().splitlines() == expected, "the file is not sorted.")
     (folder / "sortedfile.txt").unlink()
@@ -207,10 +207,10 @@ def show_start_and_query(shell: Shell) -> None:
 def show_limits(shell: Shell, server: Server) -> None:
     heading("Start a job with resource limits")
     lacking = [name for name in server.missing if name in ("cpu", "memory", "io")]
-    if lacking:
+    if lacking or not whole_disks():
         printed = shell.run(f"{SORT} {LIMITS}", code=1)
         promise("cannot be enforced on this host" in printed, "the refusal does not say why.")
-        say(f"This host cannot enforce them (no {', '.join(lacking)} controller), so the job was refused.")
+        say("This host cannot enforce all of them, so the job was refused. Nothing was started.")
         return
     job = shell.start(f"{SORT} {LIMITS}", " with resource limits")
     shell.run(f"wait {job}")
@@ -218,7 +218,7 @@ def show_limits(shell: Shell, server: Server) -> None:
 
 
 def show_stop(shell: Shell) -> None:
-    heading("Stop a job, and the daemon that it left behind its back")
+    heading("Stop a job, and the daemon that it started")
     (shell.folder / "daemon.py").write_text(DAEMON)
     job = shell.start(f"start -- {shlex.quote(sys.executable)} daemon.py")
     until((shell.folder / "daemon.pid").exists, "the daemon's pid")
@@ -250,11 +250,11 @@ def show_streams(shell: Shell) -> None:
     promise(printed.count("\n") == 3 and "[INFO] bar foo" in printed, "`stream` did not show three lines.")
     job = shell.start("start -- sh -c 'cat noise; while ! [ -e joined ]; do sleep 0.05; done; cat noise'")
     first, second = shell.folder / "first", shell.folder / "second"
-    followers = [shell.begin(f"stream {job}", out=first)]
+    followers = [shell.begin(f"stream {job}", ">first")]
     try:
         until(lambda: first.stat().st_size == len(noise), "the first half of the output")
         say("The first follower has the first half. Now the second joins.")
-        followers.append(shell.begin(f"stream {job}", out=second))
+        followers.append(shell.begin(f"stream {job}", ">second"))
         until(lambda: second.stat().st_size == len(noise), "the first half, for who joined late")
         (shell.folder / "joined").touch()
         for follower in followers:
@@ -262,6 +262,7 @@ def show_streams(shell: Shell) -> None:
     finally:
         for follower in followers:
             follower.kill()
+            follower.wait()
     for path in (first, second):
         promise(path.read_bytes() == noise * 2, f"the {path.name} follower missed some bytes.")
     say(f"Both followers have all {2 * len(noise):,} bytes, from the first, exactly.")
@@ -301,10 +302,7 @@ def demonstrate(folder: Path) -> None:
         show_roles(shell)
         heading("End the server")
         shell.run("list")
-    code = server.process.returncode
-    promise(code == 0, f"the server exited with {code}.")
-    promise(not server.cgroups(), "the server left a cgroup behind.")
-    say("The server ended in order, and left no process and no cgroup.")
+    server.check_end()
 
 
 def _leave(number: int, frame: object) -> NoReturn:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -14,7 +15,8 @@ from typing import TextIO
 class BackgroundStream:
     """A stream for `Log` that a stalled reader cannot make wait: a thread of its own writes.
 
-    What does not fit any more is dropped and counted, and the count is told once there is room.
+    What does not fit any more is dropped and counted; `notice` makes the line that tells the count once
+    there is room.
 
     Args:
         stream: where lines go.
@@ -25,6 +27,7 @@ class BackgroundStream:
         self._stream = stream
         self._queue: queue.Queue[str | None] = queue.Queue(lines)
         self._dropped = 0
+        self.notice: Callable[[int], str] = "{} lines were dropped\n".format
         self._thread = threading.Thread(target=self._run, daemon=True, name="log")
         self._thread.start()
 
@@ -36,7 +39,7 @@ class BackgroundStream:
         """Queue a line, or count it as dropped."""
         try:
             if self._dropped:
-                self._queue.put_nowait(f"(the log was not read: {self._dropped} lines were dropped)\n")
+                self._queue.put_nowait(self.notice(self._dropped))
                 self._dropped = 0
             self._queue.put_nowait(line)
         except queue.Full:
@@ -75,6 +78,10 @@ class Log:
         if readable is None:
             readable = self._stream is not None and self._stream.isatty()
         self._readable = readable
+        if isinstance(self._stream, BackgroundStream):
+            self._stream.notice = lambda lines: self._line(
+                "error", "the log was not read, and lines were dropped", {"lines": lines}
+            )
 
     def info(self, message: str, **fields: object) -> None:
         """Log what happened in the ordinary course."""
@@ -95,18 +102,19 @@ class Log:
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
         if self._stream is None:
             return
-        now = datetime.fromtimestamp(time.time(), UTC)
-        if self._readable:
-            words = "".join(f" {name}={_word(value)}" for name, value in fields.items())
-            line = f"{now.astimezone():%H:%M:%S} {level:7} {message}{words}"
-        else:
-            stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            line = json.dumps({"time": stamp, "level": level, "message": message, **fields}, default=str)
         try:
-            self._stream.write(line + "\n")
+            self._stream.write(self._line(level, message, fields))
             self._stream.flush()
         except (OSError, ValueError):
             pass  # a closed or full stderr must not end the server
+
+    def _line(self, level: str, message: str, fields: dict[str, object]) -> str:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        if self._readable:
+            words = "".join(f" {name}={_word(value)}" for name, value in fields.items())
+            return f"{now.astimezone():%H:%M:%S} {level:7} {message}{words}\n"
+        stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return json.dumps({"time": stamp, "level": level, "message": message, **fields}, default=str) + "\n"
 
 
 def _word(value: object) -> str:

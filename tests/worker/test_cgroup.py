@@ -1,4 +1,4 @@
-"""A job's cgroup on this host: limited, signalled, killed, removed; and the texts for the other kind of host."""
+"""A job's cgroup on this host: limited, signalled, killed, removed; and other hosts' texts."""
 
 import os
 import resource
@@ -63,7 +63,8 @@ def read_back(hierarchies: Hierarchies, name: str) -> dict[str, str]:
             return (path / file).read_text().strip()
 
         if controller == "io" and version == 1:
-            files = [f"blkio.throttle.{way}_device" for way in ("read_iops", "write_iops", "read_bps", "write_bps")]
+            ways = ("read_iops", "write_iops", "read_bps", "write_bps")
+            files = [f"blkio.throttle.{way}_device" for way in ways]
             per_disk = [dict(line.split() for line in text(file).splitlines()) for file in files]
             found["io"] = "\n".join(
                 "{} riops={} wiops={} rbps={} wbps={}".format(disk, *(each[disk] for each in per_disk))
@@ -111,7 +112,8 @@ def test_a_cgroup_is_made_only_where_it_is_needed(hierarchies: Hierarchies) -> N
 
 
 def test_a_refused_value_leaves_nothing(hierarchies: Hierarchies) -> None:
-    with pytest.raises(LimitRefusedError, match=r"The kernel refused pids = \d+ \(pids.max: Invalid argument\)\."):
+    refusal = r"The kernel refused pids = \d+ \(pids.max: Invalid argument\)\."
+    with pytest.raises(LimitRefusedError, match=refusal):
         JobCgroup(hierarchies, "job", Limits(cpu=500, memory=64 * 2**20, pids=2**40))
     assert directories(hierarchies) == []
 
@@ -327,7 +329,8 @@ async def test_kill_wait_and_remove_with_nested_cgroups(
 async def test_remove_kills_who_joins_late(
     cgroup: JobCgroup, sleep: Callable[[Path | None], Sleeper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill, late = cgroup.kill, []
+    kill = cgroup.kill
+    late: list[Sleeper] = []
 
     def kill_then_join() -> None:
         kill()

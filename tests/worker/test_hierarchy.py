@@ -315,7 +315,8 @@ def test_a_base_that_cannot_be_made_is_an_error_with_a_remedy(
 ) -> None:
     monkeypatch.setattr(hierarchy, "find_mounts", lambda *texts: [v2(tmp_path / "gone")])
     before = descriptors()
-    with pytest.raises(CgroupError, match=r"as root, or as a systemd unit with Delegate=yes"), open_hierarchies():
+    remedy = "as root, or as a systemd unit with Delegate=yes"
+    with pytest.raises(CgroupError, match=remedy), open_hierarchies():
         pass
     assert descriptors() == before
 

@@ -3,12 +3,13 @@
 import io
 import json
 import re
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.log import Log
+from worker.log import BackgroundStream, Log
 
 
 @given(st.text(), st.one_of(st.text(), st.binary(), st.integers(), st.none(), st.builds(OSError, st.text())))
@@ -84,3 +85,34 @@ def test_a_stream_that_takes_nothing_ends_nobody() -> None:
 def test_a_process_without_stderr_logs_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
     Log().info("x")
+
+
+class StalledStream(io.StringIO):
+    """A stream whose reader does not read until `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.go.wait(20)
+        return super().write(text)
+
+
+def test_a_stalled_reader_makes_nobody_wait_and_losses_are_told() -> None:
+    stalled = StalledStream()
+    background = BackgroundStream(stalled, lines=10)
+    log = Log(background, readable=False)
+    for number in range(100):
+        log.info("line", number=number)
+    stalled.go.set()
+    while background._queue.qsize():
+        pass
+    log.info("after")
+    background.close()
+    lines = [json.loads(line) for line in stalled.getvalue().splitlines()]
+    numbers = [line["number"] for line in lines if line["message"] == "line"]
+    (told,) = [line["lines"] for line in lines if "dropped" in line["message"]]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) + told == 100
+    assert lines[-1]["message"] == "after"

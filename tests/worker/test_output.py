@@ -1,4 +1,4 @@
-"""The log gives every reader exactly the bytes that were appended, and its doorbell never stands in the way."""
+"""The log gives every reader exactly the bytes that were appended; its doorbell never blocks."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
