@@ -9,7 +9,7 @@ from wire import codec
 from wire.connection import Connection, Role
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import JobReply, JobStatus, Status
-from wire.messages import Failure, Hello, Output, Reply
+from wire.messages import Failure, Hello, Message, Output, Reply
 
 
 class LastWords:
@@ -24,12 +24,12 @@ class LastWords:
         self._server.receive_data(data)
         self._server.next_event()
         job = JobStatus("id", Status.EXITED, 1, (b"true",), "i", time.time(), 4, exit_code=7)
-        words = [
+        words: list[Message] = [
             Output(1, 0, 1, b"last"),
             Reply(1, codec.to_map(JobReply(job))),
             Failure(0, ErrorCode.SHUTTING_DOWN, "The server is shutting down."),
         ]
-        self._reads.append(b"".join(map(self._server.send, words)))
+        self._reads.append(b"".join([self._server.send(word) for word in words]))
 
     def receive(self, timeout: float | None) -> bytes:
         return self._reads.pop(0)
