@@ -46,6 +46,7 @@ class WebSocketStream:
         """Send whole frames, any number of them."""
         from trio_websocket import ConnectionClosed
 
+        await trio.lowlevel.checkpoint()
         try:
             for message in group_frames(data, MAX_MESSAGE_BYTES):
                 await self._websocket.send_message(message)
@@ -57,6 +58,7 @@ class WebSocketStream:
         del max_bytes  # a message comes whole; its size is bounded by the WebSocket layer
         from trio_websocket import ConnectionClosed
 
+        await trio.lowlevel.checkpoint()
         try:
             # An empty message carries no frame; returned as it is, it would read as the end.
             while not (message := await self._websocket.get_message()):
@@ -88,6 +90,7 @@ async def receive_event(stream: ByteStream, connection: Connection) -> Event:
         RemoteProtocolError: the peer broke the protocol.
         trio.BrokenResourceError: the connection was cut.
     """
+    await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
     while (event := connection.next_event()) is Signal.NEED_DATA:
         connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
     return event

@@ -185,8 +185,7 @@ class Session:
             return Failure(0, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
         return None
 
-    async def _take(self, event: object, calls: trio.Nursery) -> None:
-        await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
+    async def _take(self, event: object, calls: trio.Nursery) -> None:  # noqa: ASYNC910  # receive_event's
         match event:
             case Request() as request if self._ending:
                 await self.send(Failure(request.id, ErrorCode.SHUTTING_DOWN, "The server is shutting down."))

@@ -301,6 +301,7 @@ async def test_a_killed_spawner_loses_its_children_and_is_replaced(spawner: Spaw
 
 async def lost_or_served(spawner: Spawner, job: str = "job") -> str:
     """For a spawn about when the spawner dies: which of both is seen first is left to chance."""
+    await trio.lowlevel.checkpoint()
     try:
         child = await start(spawner, "true", job=job)
     except SpawnError as error:
