@@ -191,9 +191,13 @@ async def test_a_server_killed_in_the_middle_of_a_stream(
 async def test_a_server_that_shuts_down_says_so(shared_certificates: Path, kind: str, scheme: str) -> None:
     with serve(shared_certificates) as server:
         async with connected(kind, scheme + server.address, server.certs) as client:
-            job = await client.start(["sleep", "600"])
-            server.process.send_signal(signal.SIGTERM)
-            assert (await client.wait(job.id)).status is Status.SIGNALED
+            job = await client.start(["sh", "-c", "echo ready; exec sleep 600"])
+            async with client.stream(job.id) as stream:
+                await stream.piece()  # it is being served before the server is told
+                server.process.send_signal(signal.SIGTERM)
+                while await stream.piece() is not None:
+                    pass
+                assert stream.job.status is Status.SIGNALED
             with pytest.raises(RequestError) as caught:  # noqa: PT012
                 while True:
                     await client.query(job.id)
