@@ -30,23 +30,23 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
         case "cwd", _:
             return RequestError(
                 ErrorCode.BAD_DIRECTORY,
-                f"The job cannot work in {os.fsdecode(spec.cwd)!r} on the server: {reason}.",
+                f"The job cannot work in {os.fsdecode(spec.cwd)!r:.200} on the server: {reason}.",
             )
         case "exec", errno.ENOENT | errno.ENOTDIR:
             hint = "it is not on the job's PATH; give its full path"
             if "/" in program:
                 hint = "check the path, and for a script the interpreter that its #! line names"
             return RequestError(
-                ErrorCode.NO_SUCH_PROGRAM, f"There is no program {program!r} on the server: {hint}."
+                ErrorCode.NO_SUCH_PROGRAM, f"There is no program {program!r:.200} on the server: {hint}."
             )
         case "exec", errno.EACCES | errno.EPERM:
             return RequestError(
-                ErrorCode.NOT_EXECUTABLE, f"The server may not execute {program!r}: {reason}."
+                ErrorCode.NOT_EXECUTABLE, f"The server may not execute {program!r:.200}: {reason}."
             )
         case "exec", errno.ENOEXEC:
             return RequestError(
                 ErrorCode.NOT_EXECUTABLE,
-                f"{program!r} is not a program that Linux can run; a script needs a #! line.",
+                f"{program!r:.200} is not a program that Linux can run; a script needs a #! line.",
             )
         case "exec", errno.E2BIG:
             return RequestError(ErrorCode.BAD_REQUEST, "The arguments and the environment are too large.")

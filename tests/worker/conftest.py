@@ -1,40 +1,19 @@
 """Owns what tests of the worker share: this host's cgroups, a real spawner, and a log that can be read."""
 
-import io
-import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 import trio
 from hypothesis import settings
 
+from tests.worker.common import KeptLog
 from worker import spawner as spawner_module
 from worker.hierarchy import Hierarchies, open_hierarchies
-from worker.log import Log
 from worker.spawner import Spawner
 
 # Wall-clock deadlines fail on a loaded machine and say nothing about the code.
 settings.register_profile("worker", deadline=None)
 settings.load_profile("worker")
-
-
-class KeptLog(Log):
-    """A log that tests can read."""
-
-    def __init__(self) -> None:
-        self._text = io.StringIO()
-        super().__init__(self._text, readable=False)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """What was logged."""
-        return [json.loads(line) for line in self._text.getvalue().splitlines()]
-
-    @property
-    def messages(self) -> list[str]:
-        """Each line's message."""
-        return [line["message"] for line in self.lines]
 
 
 @pytest.fixture

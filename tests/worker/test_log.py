@@ -116,3 +116,27 @@ def test_a_stalled_reader_makes_nobody_wait_and_losses_are_told() -> None:
     assert numbers == list(range(len(numbers)))
     assert len(numbers) + told == 100
     assert lines[-1]["message"] == "after"
+
+
+def test_a_background_stream_survives_its_streams_end() -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    background = BackgroundStream(Broken())
+    log = Log(background, readable=False)
+    for _ in range(5):
+        log.info("x")
+    background.close()
+    assert not background._thread.is_alive()
+
+
+def test_closing_a_stalled_background_stream_is_bounded() -> None:
+    stalled = StalledStream()
+    background = BackgroundStream(stalled, lines=1)
+    for _ in range(3):
+        background.write("x\n")
+    background.close(patience=0.01)
+    stalled.go.set()
+    background.close()
+    assert not background._thread.is_alive()

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
 from tests.harness import alive, children, eventually
+from tests.worker.common import KeptLog
 from wire.limits import Limits
 from worker import spawner as spawner_module
 from worker import spawner_main
@@ -23,9 +23,6 @@ from worker.cgroup import JobCgroup
 from worker.hierarchy import Hierarchies
 from worker.spawner import Child, ProcessSpec, Spawner, SpawnError
 from worker.state import Exit
-
-if TYPE_CHECKING:
-    from tests.worker.conftest import KeptLog
 
 pytestmark = pytest.mark.host
 PATH = b"/usr/local/bin:/usr/bin:/bin"
@@ -286,7 +283,7 @@ async def test_a_job_has_three_descriptors(spawner: Spawner, hierarchies: Hierar
 # --- the end of the spawner
 
 
-async def test_a_killed_spawner_loses_its_children_and_is_replaced(spawner: Spawner, log: "KeptLog") -> None:
+async def test_a_killed_spawner_loses_its_children_and_is_replaced(spawner: Spawner, log: KeptLog) -> None:
     first, ended = spawner.pid, await start(spawner, "true", job="ended")
     await ended.wait()
     running = await start(spawner, "sleep", "600", job="running")
@@ -391,7 +388,7 @@ async def test_signals_to_the_group_do_not_end_it(spawner: Spawner) -> None:
 
 
 @asynccontextmanager
-async def own_spawner(hierarchies: Hierarchies, log: "KeptLog") -> AsyncIterator[Spawner]:
+async def own_spawner(hierarchies: Hierarchies, log: KeptLog) -> AsyncIterator[Spawner]:
     """One that ends with the block."""
     spawner = Spawner(hierarchies, log)
     with trio.fail_after(20):
@@ -401,7 +398,7 @@ async def own_spawner(hierarchies: Hierarchies, log: "KeptLog") -> AsyncIterator
             link.cancel_scope.cancel()
 
 
-async def test_the_end_of_the_link_ends_all(hierarchies: Hierarchies, log: "KeptLog") -> None:
+async def test_the_end_of_the_link_ends_all(hierarchies: Hierarchies, log: KeptLog) -> None:
     async with own_spawner(hierarchies, log) as spawner:
         pids = [spawner.pid]
         for number in range(3):
@@ -448,8 +445,8 @@ async def test_a_cancelled_spawn_and_a_removed_cgroup_leave_no_process(
             os.kill(spawner.pid, signal.SIGCONT)
         assert await cgroup.remove()
         os.kill(spawner.pid, signal.SIGCONT)
-        while spawner._children:  # noqa: ASYNC110  # it hears that the process failed or was killed
-            await trio.sleep(0.001)
+    assert spawner._children == {}
+    assert (await (await start(spawner, "true")).wait()).code == 0  # it has come to the end of its requests
     eventually(lambda: children(spawner.pid) == [], "no process left")
     for base in hierarchies.bases:
         assert not any(path.is_dir() for path in base.iterdir())

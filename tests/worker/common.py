@@ -1,0 +1,42 @@
+"""Owns what tests of the worker use by name: a log that can be read, and cancels at a chosen step."""
+
+import io
+import json
+from typing import Any
+
+import trio
+
+from worker.log import Log
+
+
+class KeptLog(Log):
+    """A log that tests can read."""
+
+    def __init__(self) -> None:
+        self._text = io.StringIO()
+        super().__init__(self._text, readable=False)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged."""
+        return [json.loads(line) for line in self._text.getvalue().splitlines()]
+
+    @property
+    def messages(self) -> list[str]:
+        """Each line's message."""
+        return [line["message"] for line in self.lines]
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope before the k-th step of any task, Trio's own excepted; `left` counts down to it."""
+
+    def __init__(self, scope: trio.CancelScope, k: int) -> None:
+        self.scope = scope
+        self.left = k
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Called by Trio."""
+        if not task.name.startswith("trio."):
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()

@@ -1,0 +1,401 @@
+"""What each method makes of its parameters, and what a job is started with."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certs.roles import Identity, Role
+from wire import codec
+from wire.errors import ErrorCode, RequestError
+from wire.jobs import Cause, CauseKind, JobReply, JobStatus, ListReply, StartParams, Status
+from wire.limits import Limits
+from wire.messages import STDOUT, Reply, Request, encode_message
+from worker import methods
+from worker.methods import MAX_ARGUMENT_BYTES, _environment, _process_spec, prepare
+from worker.output import Chunk, OutputLog
+from worker.registry import Registry
+from worker.spawner import ProcessSpec
+
+
+@dataclass
+class FakeJob:
+    """As much of a job as methods look at."""
+
+    id: str
+    argv: tuple[bytes, ...] = (b"true",)
+    cwd: bytes | None = b"/"
+    owner: str = "alice"
+    output: OutputLog = field(default_factory=OutputLog)
+    ended: trio.Event = field(default_factory=trio.Event)
+    stops: list[tuple[Cause, float]] = field(default_factory=list)
+
+    def status(self) -> JobStatus:
+        return JobStatus(
+            self.id, Status.RUNNING, 1, self.argv, self.owner, 0.0, self.output.size, cwd=self.cwd
+        )
+
+    async def stop(self, cause: Cause, grace: float) -> None:
+        await trio.lowlevel.checkpoint()
+        self.stops.append((cause, grace))
+
+
+class FakeRegistry:
+    """A registry of fake jobs that starts none."""
+
+    grace = 10.0
+
+    def __init__(self, *jobs: FakeJob) -> None:
+        self.jobs = {job.id: job for job in jobs}
+        self.started: list[tuple[ProcessSpec, str, Limits | None, float | None]] = []
+
+    def __iter__(self) -> Iterator[FakeJob]:
+        return iter(tuple(self.jobs.values()))
+
+    def find(self, name: str) -> FakeJob:
+        try:
+            return self.jobs[name]
+        except KeyError:
+            raise RequestError(ErrorCode.NOT_FOUND, "There is no such job.") from None
+
+    async def start(
+        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None
+    ) -> FakeJob:
+        await trio.lowlevel.checkpoint()
+        self.started.append((spec, owner, limits, seconds))
+        return FakeJob("new", spec.argv)
+
+
+@dataclass
+class FakeCall:
+    """A call whose credit and output the test sees."""
+
+    fake: FakeRegistry
+    role: Role = Role.ADMIN
+    available: int = 2**20
+    granted: trio.Event = field(default_factory=trio.Event)
+    chunks: list[Chunk] = field(default_factory=list)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity("bob", "01", self.role)
+
+    @property
+    def registry(self) -> Registry:
+        return cast("Registry", self.fake)
+
+    def credit(self) -> int:
+        return self.available
+
+    async def wait_credit(self) -> None:
+        self.granted = trio.Event()
+        await self.granted.wait()
+
+    def grant(self, amount: int) -> None:
+        self.available += amount
+        self.granted.set()
+
+    async def output(self, chunk: Chunk) -> None:
+        await trio.lowlevel.checkpoint()
+        assert len(chunk.data) <= self.available
+        self.available -= len(chunk.data)
+        self.chunks.append(chunk)
+
+
+async def answer(call: FakeCall, name: str, **params: Any) -> Any:
+    return await prepare(call.role, Request(1, name, params))(call)
+
+
+# --- parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "field_name"),
+    [
+        ("start", {}, "argv"),
+        ("start", {"argv": "true"}, "argv"),
+        ("start", {"argv": [1]}, "argv"),
+        ("start", {"argv": ["true"], "env": []}, "env"),
+        ("start", {"argv": ["true"], "env": {"A": 1}}, "env"),
+        ("start", {"argv": ["true"], "cwd": 1}, "cwd"),
+        ("start", {"argv": ["true"], "merge": 1}, "merge"),
+        ("start", {"argv": ["true"], "timeout": "1"}, "timeout"),
+        ("start", {"argv": ["true"], "timeout": float("nan")}, "timeout"),
+        ("start", {"argv": ["true"], "limits": 5}, "limits"),
+        ("start", {"argv": ["true"], "limits": {"cpu": -1}}, "limits: cpu"),
+        ("stop", {}, "id"),
+        ("stop", {"id": b"a"}, "id"),
+        ("stop", {"id": "a", "grace": True}, "grace"),
+        ("query", {"id": 7}, "id"),
+        ("wait", {"id": None}, "id"),
+        ("list", {"after": 7}, "after"),
+        ("stream", {"id": "a", "offset": -1}, "offset"),
+        ("stream", {"id": "a", "offset": 1.5}, "offset"),
+    ],
+)
+def test_bad_parameters_are_named(name: str, params: dict[str, Any], field_name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        prepare(Role.ADMIN, Request(1, name, params))
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert caught.value.message.startswith(f"{name}: {field_name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "sentence"),
+    [
+        ("start", {"argv": ["true"], "timeout": -1.0}, "timeout must be a number of seconds"),
+        ("start", {"argv": ["true"], "timeout": 1e10}, "timeout must be a number of seconds"),
+        ("start", {"argv": ["true"], "limits": {"memory": 5}}, "the memory limit must be from"),
+        ("start", {"argv": ["true"], "limits": {"pids": 0}}, "the pids limit must be from"),
+        ("start", {"argv": []}, "argv must name a program"),
+        ("start", {"argv": ["true"], "cwd": ""}, "cwd must be an absolute path"),
+        ("stop", {"id": "a", "grace": -0.5}, "grace must be a number of seconds"),
+    ],
+)
+async def test_values_that_make_no_sense(name: str, params: dict[str, Any], sentence: str) -> None:
+    registry = FakeRegistry(FakeJob("a"))
+    with pytest.raises(RequestError, match=sentence) as caught:
+        await answer(FakeCall(registry), name, **params)
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert not registry.started
+    assert not registry.jobs["a"].stops
+
+
+async def test_a_start_passes_on_what_was_asked() -> None:
+    registry = FakeRegistry()
+    await answer(
+        FakeCall(registry),
+        "start",
+        argv=["a", b"\xff"],
+        env={"A": "1"},
+        cwd="/tmp",
+        merge=True,
+        timeout=5,
+        limits={"pids": 7},
+    )
+    await answer(FakeCall(registry), "start", argv=["b"], limits={})
+    (spec, owner, limits, seconds), (plain, _, no_limits, no_seconds) = registry.started
+    assert (spec.argv, spec.cwd, spec.merge) == ((b"a", b"\xff"), b"/tmp", True)
+    assert spec.env[b"A"] == b"1"
+    assert (owner, limits, seconds) == ("bob", Limits(pids=7), 5.0)
+    assert (plain.cwd, plain.merge) == (os.fsencode(os.getcwd()), False)  # noqa: PTH109
+    assert (no_limits, no_seconds) == (None, None)
+
+
+async def test_a_stop_names_who_asked_and_its_grace() -> None:
+    job = FakeJob("a")
+    call = FakeCall(FakeRegistry(job))
+    for params in ({}, {"grace": 0}, {"grace": 2.5}):
+        assert isinstance(await answer(call, "stop", id="a", **params), JobReply)
+    cause = Cause(CauseKind.STOPPED, by="bob")
+    assert job.stops == [(cause, 10.0), (cause, 0.0), (cause, 2.5)]
+
+
+@pytest.mark.parametrize("name", ["stop", "query", "wait", "stream"])
+async def test_a_job_that_is_not_there(name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        await answer(FakeCall(FakeRegistry()), name, id="none")
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+# --- what a job is started with
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        (StartParams(()), "argv must name a program"),
+        (StartParams((b"",)), "argv must name a program"),
+        (StartParams((b"a\0b",)), "NUL"),
+        (StartParams((b"a", b"\0")), "NUL"),
+        (StartParams((b"a",), env={b"A\0": b""}), "NUL"),
+        (StartParams((b"a",), env={b"A": b"\0"}), "NUL"),
+        (StartParams((b"a",), cwd=b"/a\0"), "NUL"),
+        (StartParams((b"a",), env={b"A=B": b""}), "'='"),
+        (StartParams((b"a",), env={b"=": b""}), "'='"),
+        (StartParams((b"a",), env={b"": b"x"}), "empty"),
+        (StartParams((b"a",), cwd=b"tmp"), "cwd must be an absolute path"),
+        (StartParams((b"a",), cwd=b"./tmp"), "cwd must be an absolute path"),
+        (StartParams((b"a",), cwd=b""), "cwd must be an absolute path"),
+        (StartParams((b"a", bytes([65]) * MAX_ARGUMENT_BYTES)), "may weigh"),
+        (StartParams((b"a",), env={b"A": bytes([65]) * MAX_ARGUMENT_BYTES}), "may weigh"),
+        (StartParams((b"a",), env={bytes([65]) * MAX_ARGUMENT_BYTES: b"x"}), "may weigh"),
+    ],
+)
+def test_what_the_kernel_would_take_wrongly_is_refused(params: StartParams, problem: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        _process_spec(params)
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert caught.value.message.startswith("start: ")
+    assert problem in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+def test_what_looks_odd_and_is_right_is_taken() -> None:
+    argv = (b"a", b"", b"=", b"\xff\n", b"x" * 1_000_000)
+    spec = _process_spec(StartParams(argv, env={b"A": b"=\xff", b"b c": b""}, cwd=b"/\xff"))
+    assert (spec.argv, spec.cwd) == (argv, b"/\xff")
+    assert spec.env.items() >= {b"A": b"=\xff", b"b c": b""}.items()
+
+
+def test_the_environment_is_an_allow_list() -> None:
+    server = {name: name.lower() for name in ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL")}
+    server |= {"LC_CTYPE": "lc_ctype", "TZ": "\udcff"}
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "LD_PRELOAD": "x",
+        "LD_LIBRARY_PATH": "x",
+        "PYTHONPATH": "x",
+        "WORKER_SERVICE_CERTS": "x",
+        "NOTIFY_SOCKET": "x",
+        "path": "x",
+    }
+    expected = {name.encode(): os.fsencode(value) for name, value in server.items()}
+    assert _environment(server | secrets) == expected
+    assert _environment({}) == {b"PATH": methods.DEFAULT_PATH.encode()}
+
+
+def test_a_clients_environment_comes_over_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANG", "C")
+    monkeypatch.setenv("SECRET", "x")
+    spec = _process_spec(StartParams((b"a",), env={b"LANG": b"mine", b"SECRET": b"mine too"}))
+    assert (spec.env[b"LANG"], spec.env[b"SECRET"]) == (b"mine", b"mine too")
+    assert b"SECRET" not in _process_spec(StartParams((b"a",))).env
+
+
+# --- list
+
+
+async def pages(call: FakeCall) -> list[list[str]]:
+    """Each page's ids; asserts that each fits the wire."""
+    found, after = [], None
+    while True:
+        reply = await answer(call, "list", **({"after": after} if after else {}))
+        assert isinstance(reply, ListReply)
+        encode_message(Reply(1, codec.to_map(reply)))
+        found.append([job.id for job in reply.jobs])
+        assert found[-1] or not after
+        after = reply.next
+        if after is None:
+            return found
+        assert after == found[-1][-1]
+
+
+async def test_an_empty_list() -> None:
+    assert await pages(FakeCall(FakeRegistry())) == [[]]
+
+
+async def test_pages_hold_every_job_once_in_order() -> None:
+    jobs = [FakeJob(str(number)) for number in range(2500)]
+    found = await pages(FakeCall(FakeRegistry(*jobs), Role.USER))
+    assert 2 <= len(found) <= 10
+    assert [name for page in found for name in page] == [job.id for job in jobs]
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        FakeJob("", argv=(b"x" * MAX_ARGUMENT_BYTES,)),
+        FakeJob("", argv=(b"",) * 65_536),
+        FakeJob("", cwd=b"/" * 4095),
+        FakeJob("", owner="\u20ac" * 600),
+    ],
+    ids=["large arguments", "many empty arguments", "long directories", "long names"],
+)
+async def test_pages_of_extreme_jobs_fit_the_wire(extreme: FakeJob) -> None:
+    """One job that made `list` fail would hide all of them."""
+    number = 1100 if len(extreme.argv) == 1 and len(extreme.argv[0]) < 10 else 8
+    jobs = [
+        FakeJob(str(index), argv=extreme.argv, cwd=extreme.cwd, owner=extreme.owner)
+        for index in range(number)
+    ]
+    jobs.insert(1, FakeJob("small"))
+    found = await pages(FakeCall(FakeRegistry(*jobs)))
+    assert [name for page in found for name in page] == [job.id for job in jobs]
+
+
+async def test_a_page_after_a_job_that_is_not_there() -> None:
+    with pytest.raises(RequestError):
+        await answer(FakeCall(FakeRegistry()), "list", after="none")
+
+
+# --- stream
+
+
+@given(
+    pieces=st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=30)), max_size=12),
+    grants=st.lists(st.integers(1, 60), max_size=12),
+    place=st.floats(0, 1),
+    data=st.randoms(use_true_random=False),
+)
+async def test_a_stream_is_the_log_from_its_offset(
+    pieces: list[tuple[int, bytes]], grants: list[int], place: float, data: Any
+) -> None:
+    job = FakeJob("a")
+    whole = b"".join(piece for _, piece in pieces)
+    tags = [stream for stream, piece in pieces for _ in piece]
+    offset = int(place * len(whole))
+    call = FakeCall(FakeRegistry(job), Role.USER, available=0)
+    steps: list[Callable[[], None]] = [partial(job.output.append, *piece) for piece in pieces]
+    for grant in grants:
+        steps.insert(data.randint(0, len(steps)), partial(call.grant, grant))
+    replies = []
+
+    async def stream() -> None:
+        replies.append(await answer(call, "stream", id="a", offset=offset))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream)
+        for step in steps:
+            step()
+            if data.random() < 0.5:
+                await trio.testing.wait_all_tasks_blocked()
+        job.output.close()
+        job.ended.set()
+        call.grant(len(whole))
+    assert [reply.job.output for reply in replies] == [len(whole)]
+    assert not job.output._subscribers
+    at = offset
+    for chunk in call.chunks:
+        assert chunk.offset == at
+        at += len(chunk.data)
+        assert tags[chunk.offset : at] == [chunk.stream] * len(chunk.data)
+    assert b"".join(chunk.data for chunk in call.chunks) == whole[offset:]
+
+
+async def test_a_stream_ends_only_with_the_final_status() -> None:
+    job = FakeJob("a")
+    job.output.append(STDOUT, b"x")
+    job.output.close()
+    done = SimpleNamespace(reply=None)
+
+    async def stream() -> None:
+        done.reply = await answer(FakeCall(FakeRegistry(job)), "stream", id="a")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        assert done.reply is None
+        job.ended.set()
+    assert done.reply is not None
+
+
+async def test_an_offset_beyond_the_end_is_told_so() -> None:
+    job = FakeJob("a")
+    job.output.append(STDOUT, b"abc")
+    job.output.close()
+    job.ended.set()
+    call = FakeCall(FakeRegistry(job))
+    await answer(call, "stream", id="a", offset=3)
+    with pytest.raises(RequestError, match="printed 3 bytes; 4 is beyond") as caught:
+        await answer(call, "stream", id="a", offset=4)
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert call.chunks == []

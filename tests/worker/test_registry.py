@@ -1,0 +1,200 @@
+"""Jobs are found by id and prefix, start once or not at all, and all end when the server does."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from tests.harness import children, eventually
+from tests.worker.common import KeptLog
+from wire.errors import ErrorCode, RequestError
+from wire.jobs import Cause, CauseKind, Status
+from wire.limits import Limits
+from worker.hierarchy import Hierarchies
+from worker.job import Job
+from worker.registry import Registry
+from worker.spawner import ProcessSpec, Spawner
+
+SHUTDOWN = Cause(CauseKind.STOPPED, by="server")
+
+
+def spec(*argv: str) -> ProcessSpec:
+    return ProcessSpec(tuple(map(os.fsencode, argv)), {b"PATH": b"/usr/bin:/bin"}, b"/", merge=False)
+
+
+@pytest.fixture
+async def registry(hierarchies: Hierarchies, spawner: Spawner, log: KeptLog) -> AsyncIterator[Registry]:
+    async with trio.open_nursery() as jobs:
+        yield Registry(jobs, hierarchies, spawner, log, 10.0)
+        jobs.cancel_scope.cancel()
+
+
+async def start(registry: Registry, *argv: str, limits: Limits | None = None) -> Job:
+    return await registry.start(spec(*argv), owner="alice", limits=limits, seconds=None)
+
+
+def directories(hierarchies: Hierarchies) -> list[str]:
+    return [path.name for base in hierarchies.bases for path in base.iterdir() if path.is_dir()]
+
+
+# --- find
+
+
+@pytest.fixture
+def named() -> Registry:
+    """A registry of three names, which starts nothing."""
+    found = Registry.__new__(Registry)
+    found._jobs = cast(
+        "dict[str, Job]", {name: SimpleNamespace(id=name) for name in ("abc1", "abd2", "abc1d")}
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("abd2", "abd2"),
+        ("abd", "abd2"),
+        ("abc1", "abc1"),  # a whole id, though another begins with it
+        ("abc1d", "abc1d"),
+        ("abc", ErrorCode.AMBIGUOUS),
+        ("a", ErrorCode.AMBIGUOUS),
+        ("", ErrorCode.NOT_FOUND),
+        ("ABD2", ErrorCode.NOT_FOUND),
+        ("abd22", ErrorCode.NOT_FOUND),
+        ("bd2", ErrorCode.NOT_FOUND),
+        ("x" * 1_000_000, ErrorCode.NOT_FOUND),
+    ],
+)
+def test_find(named: Registry, asked: str, found: str | ErrorCode) -> None:
+    if not isinstance(found, ErrorCode):
+        assert named.find(asked).id == found
+        return
+    with pytest.raises(RequestError) as caught:
+        named.find(asked)
+    assert caught.value.code is found
+    assert len(caught.value.message) < 200
+
+
+# --- start
+
+
+@pytest.mark.host
+async def test_a_started_job_is_listed_and_logged(registry: Registry, log: KeptLog) -> None:
+    first = await start(registry, "sleep", "600")
+    second = await start(registry, "true")
+    await second.ended.wait()
+    assert list(registry) == [first, second]
+    assert (first.status().status, second.status().status) == (Status.RUNNING, Status.EXITED)
+    assert registry.find(first.id[:13]) is first
+    await trio.testing.wait_all_tasks_blocked()
+    assert log.messages == ["job started", "job started", "job ended"]
+    assert (log.lines[0]["job"], log.lines[0]["owner"], log.lines[0]["program"]) == (
+        first.id,
+        "alice",
+        "sleep",
+    )
+    assert (log.lines[2]["job"], log.lines[2]["code"], log.lines[2]["cause"]) == (second.id, 0, "exited")
+
+
+@pytest.mark.host
+async def test_a_start_that_fails_is_explained_and_not_listed(
+    registry: Registry, hierarchies: Hierarchies, log: KeptLog
+) -> None:
+    for argv, limits, code in (
+        ("/no/such/program", None, ErrorCode.NO_SUCH_PROGRAM),
+        ("/etc/passwd", Limits(pids=5), ErrorCode.NOT_EXECUTABLE),
+        ("true", Limits(pids=2**40), ErrorCode.LIMIT_REFUSED),
+    ):
+        with pytest.raises(RequestError) as caught:
+            await start(registry, argv, limits=limits)
+        assert caught.value.code is code
+    del hierarchies.controllers["cpu"]
+    with pytest.raises(RequestError, match="cpu limit cannot be enforced") as caught:
+        await start(registry, "true", limits=Limits(cpu=500))
+    assert caught.value.code is ErrorCode.LIMIT_REFUSED
+    assert list(registry) == []
+    assert directories(hierarchies) == []
+    assert log.messages == []
+
+
+@pytest.mark.host
+async def test_a_start_goes_on_if_its_caller_is_cancelled(registry: Registry, spawner: Spawner) -> None:
+    os.kill(spawner.pid, signal.SIGSTOP)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start, registry, "true")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    os.kill(spawner.pid, signal.SIGCONT)
+    while not (jobs := list(registry)):  # noqa: ASYNC110  # nobody tells of it: its caller has gone
+        await trio.sleep(0.001)
+    await jobs[0].ended.wait()
+    assert jobs[0].status().exit_code == 0
+
+
+@pytest.mark.host
+async def test_a_jobs_scope_that_fails_is_told_and_ends_nobody_else(
+    registry: Registry, log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Job, *rest: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("odd", [ZeroDivisionError()])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "run", fail)
+        with pytest.raises(RequestError) as caught:
+            await start(registry, "true")
+    assert caught.value.code is ErrorCode.INTERNAL
+    assert "ZeroDivisionError" in log.lines[0]["traceback"]
+    assert (await start(registry, "true")).pid
+
+
+# --- the end
+
+
+@pytest.mark.host
+async def test_stop_all_stops_all_and_starts_no_more(
+    registry: Registry, hierarchies: Hierarchies, spawner: Spawner
+) -> None:
+    jobs = [await start(registry, "sleep", "600") for _ in range(5)]
+    await registry.stop_all(SHUTDOWN, 10)
+    assert [job.cause for job in jobs] == [SHUTDOWN] * 5
+    with pytest.raises(RequestError) as caught:
+        await start(registry, "true")
+    assert caught.value.code is ErrorCode.SHUTTING_DOWN
+    assert directories(hierarchies) == []
+    eventually(lambda: children(spawner.pid) == [], "no process left")
+    await registry.stop_all(SHUTDOWN, 0)
+
+
+@pytest.mark.host
+async def test_starts_under_way_end_with_stop_all(
+    registry: Registry, hierarchies: Hierarchies, spawner: Spawner
+) -> None:
+    codes: list[ErrorCode] = []
+
+    async def refused() -> None:
+        with pytest.raises(RequestError) as caught:
+            await start(registry, "sleep", "600")
+        codes.append(caught.value.code)
+
+    os.kill(spawner.pid, signal.SIGSTOP)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(refused)
+            await trio.testing.wait_all_tasks_blocked()
+            await registry.stop_all(SHUTDOWN, 10)
+    assert codes == [ErrorCode.SHUTTING_DOWN] * 3
+    assert list(registry) == []
+    os.kill(spawner.pid, signal.SIGCONT)
+    with open(os.devnull, "wb") as null:  # noqa: PTH123, ASYNC230  # it does not block
+        child = await spawner.spawn("last", ProcessSpec((b"/bin/true",), {}, b"/", True), [null.fileno()])
+    await child.wait()
+    eventually(lambda: children(spawner.pid) == [], "no process left")
+    assert directories(hierarchies) == []
