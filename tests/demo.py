@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.harness import alive
-from worker.cgroup import whole_disks
+from worker.disks import whole_disks
 
 PROGRAM = Path(sys.executable).with_name("worker-service")
 #: Nothing here should take this long, in seconds.

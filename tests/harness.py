@@ -7,15 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from client.blocking import Client, connect
 
-#: Nothing here should take this long, in seconds; a wait that does has failed.
-PATIENCE = 20.0
+#: Nothing here should take this long, in seconds; a wait that does has failed. An emulated machine says in
+#: SLOW_MACHINE how many times slower it is.
+PATIENCE = 20.0 * float(os.environ.get("SLOW_MACHINE") or 1)
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -121,10 +122,17 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def serve(
-    certs: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    certs: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """Run a server on a port of its own until the block ends; a traceback in its log fails the test."""
-    command = [sys.executable, "-m", "client.cli", "serve"]
+    """Run a server on a port of its own until the block ends; a traceback in its log fails the test.
+
+    ``prefix`` is a command that executes the one behind it.
+    """
+    command = [*prefix, sys.executable, "-m", "client.cli", "serve"]
     command += ["--listen", "127.0.0.1:0", "--certs", str(certs), *flags]
     root = str(Path(__file__).parents[1])
     process = subprocess.Popen(

@@ -36,11 +36,33 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a job's processes used: CPU in seconds, peak resident memory of the largest in bytes."""
+    """What a job has used, all its processes together; None is not known, or not counted by the host.
+
+    Args:
+        cpu_user: seconds of CPU time in user mode.
+        cpu_system: seconds of CPU time in the kernel.
+        max_rss: bytes, the most that its largest process had resident; known only at the end.
+        memory: bytes now.
+        memory_peak: bytes, the most so far.
+        tasks: processes and threads now.
+        disk_read: bytes read from disks.
+        disk_written: bytes written to disks.
+        disk_reads: read operations.
+        disk_writes: write operations.
+        throttled: seconds that its CPU limit held it back.
+    """
 
     cpu_user: float
     cpu_system: float
-    max_rss: int
+    max_rss: int | None = None
+    memory: int | None = None
+    memory_peak: int | None = None
+    tasks: int | None = None
+    disk_read: int | None = None
+    disk_written: int | None = None
+    disk_reads: int | None = None
+    disk_writes: int | None = None
+    throttled: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +70,8 @@ class JobStatus:
     """All that the server tells of one job. Times are Unix seconds; ``output`` counts bytes so far.
 
     ``exit_code`` is there once ``status`` is exited, ``signal`` once it is signaled, ``cause`` and
-    ``ended`` in both cases.
+    ``ended`` in both cases. ``notes`` are sentences for people about its start, such as a limit that is
+    more than the machine has.
     """
 
     id: str
@@ -65,6 +88,7 @@ class JobStatus:
     cwd: bytes | None = None
     limits: Limits | None = None
     usage: Usage | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

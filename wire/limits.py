@@ -7,6 +7,10 @@ from decimal import Decimal
 from typing import Final
 
 MAX_VALUE: Final = 2**63 - 1
+#: The range of weights, the kernel's own, and what a cgroup has that was given none.
+MIN_WEIGHT: Final = 1
+MAX_WEIGHT: Final = 10_000
+DEFAULT_WEIGHT: Final = 100
 #: Units of `--cpu-limit`: a bare number counts 1/1024 of a CPU, as cgroup shares do.
 CPU_SHARES_PER_CPU: Final = 1024
 _BYTE_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -19,7 +23,7 @@ class LimitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Ceilings for one job; None is no ceiling.
+    """Ceilings for one job, and its shares of a busy machine; None is no ceiling, and the usual share.
 
     Args:
         cpu: thousandths of a CPU.
@@ -27,6 +31,8 @@ class Limits:
         disk_ops: operations a second, reads and writes each, on every disk.
         disk_bytes: bytes a second, reads and writes each, on every disk.
         pids: tasks (processes and threads).
+        cpu_weight: share of CPU time while others want it too, from 1 to 10000; everybody's default is 100.
+        disk_weight: share of a disk's time, likewise.
     """
 
     cpu: int | None = None
@@ -34,6 +40,8 @@ class Limits:
     disk_ops: int | None = None
     disk_bytes: int | None = None
     pids: int | None = None
+    cpu_weight: int | None = None
+    disk_weight: int | None = None
 
     def named(self) -> dict[str, int]:
         """The limits that are set, by field name."""
@@ -47,17 +55,22 @@ class Limits:
         """Check the values, wherever they came from.
 
         Raises:
-            LimitError: a value is zero, too small for the kernel, or too large.
+            LimitError: a value is zero, too small for the kernel, or too large. More than this machine
+                has is no error.
         """
         for name, value in self.named().items():
             least = _LEAST.get(name, 1)
-            if not least <= value <= MAX_VALUE:
+            if name in _WEIGHTS:
+                if not MIN_WEIGHT <= value <= MAX_WEIGHT:
+                    raise LimitError(f"the {name} must be from {MIN_WEIGHT} to {MAX_WEIGHT}, not {value}.")
+            elif not least <= value <= MAX_VALUE:
                 raise LimitError(f"the {name} limit must be from {least} to 2^63 - 1, not {value}.")
 
 
 #: A CPU limit below 1 % of a CPU asks for a quota shorter than the kernel's least, 1 ms in 100 ms;
 #: less memory than 1 MiB starts no program at all.
 _LEAST: Final = {"cpu": 10, "memory": 2**20}
+_WEIGHTS: Final = ("cpu_weight", "disk_weight")
 _UNITS: Final = {"cpu": " thousandths of a CPU", "memory": " bytes"}
 
 
@@ -156,23 +169,56 @@ def parse_pids(text: str, flag: str = "--pids-limit") -> Limits:
     return Limits(pids=_checked(flag, text, "pids", number))
 
 
+def parse_weight(flag: str, text: str) -> int:
+    """Read a weight, a whole number from 1 to 10000.
+
+    Raises:
+        LimitError: with a sentence that names the flag.
+    """
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None or match[2] or "." in match[1]:
+        raise LimitError(f"{flag} {text!r} must be a whole number.")
+    number = Decimal(match[1])
+    if not MIN_WEIGHT <= number <= MAX_WEIGHT:
+        raise LimitError(
+            f"{flag} {text} must be from {MIN_WEIGHT} to {MAX_WEIGHT}; "
+            f"leave it out for the default, {DEFAULT_WEIGHT}."
+        )
+    return int(number)
+
+
 _PARSERS: Final[Mapping[str, Callable[[str], Limits]]] = {
     "cpu": parse_cpu,
     "memory": parse_memory,
     "disk": parse_disk,
     "pids": parse_pids,
+    "cpu_weight": lambda text: Limits(cpu_weight=parse_weight("--cpu-weight", text)),
+    "disk_weight": lambda text: Limits(disk_weight=parse_weight("--disk-weight", text)),
 }
 
 
 def parse_limits(
-    *, cpu: str | None = None, memory: str | None = None, disk: str | None = None, pids: str | None = None
+    *,
+    cpu: str | None = None,
+    memory: str | None = None,
+    disk: str | None = None,
+    pids: str | None = None,
+    cpu_weight: str | None = None,
+    disk_weight: str | None = None,
 ) -> Limits:
-    """Read the four flags together.
+    """Read the six flags together.
 
     Raises:
         LimitError: with a sentence that names the flag at fault.
     """
-    texts = {"cpu": cpu, "memory": memory, "disk": disk, "pids": pids}
+    texts = {
+        "cpu": cpu,
+        "memory": memory,
+        "disk": disk,
+        "pids": pids,
+        "cpu_weight": cpu_weight,
+        "disk_weight": disk_weight,
+    }
     values: dict[str, int] = {}
     for name, text in texts.items():
         if text is not None:

@@ -22,6 +22,7 @@ def serve(
     certs: Annotated[Path | None, Parameter(env_var="WORKER_SERVICE_CERTS")] = None,
     arc: str | None = None,
     grace: float = 10.0,
+    cgroup_parent: str | None = None,
 ) -> int:
     """Run the server until SIGTERM or Ctrl-C; then stop its jobs in order, and end.
 
@@ -36,6 +37,9 @@ def serve(
         The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     grace:
         Seconds between TERM and KILL when a job is stopped, where the request names none.
+    cgroup_parent:
+        The cgroup below which jobs get theirs, as a path from the hierarchy's root; made if it is missing
+        [default: the server's own cgroup; for root without delegation, the root].
     """
     import trio
 
@@ -50,7 +54,9 @@ def serve(
         return _fail(f"--listen {listen!r} is not HOST:PORT, such as 127.0.0.1:8443.", 2)
     if not 0 <= grace <= 86400:
         return _fail(f"--grace {grace:g} must be a number of seconds from 0 to 86400.", 2)
-    config = Config(host.strip("[]"), int(port), certs or default_directory(), arc or DEFAULT_ARC, grace)
+    config = Config(
+        host.strip("[]"), int(port), certs or default_directory(), arc or DEFAULT_ARC, grace, cgroup_parent
+    )
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)
     try:

@@ -5,7 +5,7 @@ import os
 
 from wire.errors import ErrorCode, RequestError
 
-from .cgroup import LimitRefusedError
+from .ceilings import LimitRefusedError
 from .spawner import ProcessSpec, SpawnError
 
 

@@ -9,6 +9,7 @@ cgroup removed and the final status published. Cancelling `run` (a hard end of t
 job and goes the same way, with every wait bounded.
 """
 
+import dataclasses
 import fcntl
 import os
 import signal
@@ -19,21 +20,25 @@ from dataclasses import dataclass, field
 
 import trio
 
-from wire.jobs import Cause, CauseKind, JobStatus, Status
+from wire.jobs import Cause, CauseKind, JobStatus, Status, Usage
 from wire.limits import Limits
 from wire.messages import STDERR, STDOUT
 
+from .ceilings import notes
 from .cgroup import JobCgroup
 from .hierarchy import Hierarchies
 from .log import Log
 from .output import OutputLog
+from .process_tree import ProcessTree
 from .spawner import Child, ProcessSpec, Spawner
-from .state import Exit, cause_of
+from .state import Exit, cause_of, with_process
 
 #: Longest wait for end-of-file on the pipes once every process is dead, in seconds.
 DRAIN_DEADLINE = 5.0
 #: Longest wait for the spawner to report the end of a process that was killed, in seconds.
 REPORT_DEADLINE = 5.0
+#: Pause before those are killed whom the kill before has missed, in seconds.
+KILL_PAUSE = 0.005
 #: Bytes a pipe holds, so that a job seldom waits for us (fcntl(2), F_SETPIPE_SZ).
 PIPE_BYTES = 1024 * 1024
 READ_BYTES = 256 * 1024
@@ -67,6 +72,8 @@ class Job:
     end: Exit | None = None
     cause: Cause | None = None
     ended: trio.Event = field(default_factory=trio.Event)
+    _processes: JobCgroup | ProcessTree | None = None
+    _usage: Usage | None = None
     _stop_cause: Cause | None = None
     _stop_asked: trio.Event = field(default_factory=trio.Event)
     _stop_done: trio.Event = field(default_factory=trio.Event)
@@ -89,8 +96,16 @@ class Job:
             ended=self.ended_at,
             cwd=self.spec.cwd,
             limits=self.limits,
-            usage=end.usage if end else None,
+            usage=self._usage,
+            notes=notes(self.limits) if self.limits else (),
         )
+
+    def measured(self) -> JobStatus:
+        """What is known of the job now, with what it has used so far."""
+        return dataclasses.replace(self.status(), usage=self._measure())
+
+    def _measure(self) -> Usage | None:
+        return self._processes.usage() if self._processes is not None else self._usage
 
     async def stop(self, cause: Cause, grace: float) -> None:
         """Send TERM, wait for the grace, kill; return when nothing is left and the status is final.
@@ -118,24 +133,33 @@ class Job:
         Raises:
             SpawnError, LimitRefusedError, OSError: it could not be started, and nothing of it is left.
         """
-        cgroup = JobCgroup(hierarchies, self.id, self.limits or Limits())
+        if hierarchies.tracking is None:
+            processes: JobCgroup | ProcessTree = ProcessTree()
+        else:
+            processes = JobCgroup(hierarchies, self.id, self.limits or Limits())
         child = None
         try:
-            child, streams = await self._start(cgroup, spawner)
+            child, streams = await self._start(processes, spawner)
+            processes.adopt(child.keeper)
             self.pid, self.started_at = child.pid, time.time()
+            self._processes = processes
             on_running()
             drain = trio.CancelScope(shield=True)
+            killed = trio.Event()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump_all, streams, drain)
+                nursery.start_soon(self._drain, streams, drain, processes, killed)
                 try:
-                    await self._live(cgroup, child)
+                    await self._live(processes, child)
                 finally:
                     drain.deadline = trio.current_time() + DRAIN_DEADLINE
-                    cgroup.kill()
+                    processes.kill()
+                    killed.set()
         finally:
-            await self._conclude(cgroup, child)  # noqa: ASYNC102  # each wait in there is shielded and bounded
+            await self._conclude(processes, child)  # noqa: ASYNC102  # each wait is shielded and bounded
 
-    async def _start(self, cgroup: JobCgroup, spawner: Spawner) -> tuple[Child, list[trio.lowlevel.FdStream]]:
+    async def _start(
+        self, processes: JobCgroup | ProcessTree, spawner: Spawner
+    ) -> tuple[Child, list[trio.lowlevel.FdStream]]:
         with ExitStack() as on_failure, ExitStack() as always:
             streams, writes = [], []
             for _ in range(1 if self.spec.merge else 2):
@@ -145,31 +169,48 @@ class Job:
                 on_failure.callback(streams[-1].close)
                 _enlarge(read)
                 writes.append(write)
-            procs = always.enter_context(cgroup.open_procs())
-            child = await spawner.spawn(self.id, self.spec, [*writes, *procs])
+            directories = always.enter_context(processes.open_directories())
+            child = await spawner.spawn(self.id, self.spec, [*writes, *directories], keep=processes.kept)
             on_failure.pop_all()
         return child, streams
 
-    async def _pump_all(self, streams: list[trio.lowlevel.FdStream], drain: trio.CancelScope) -> None:
+    async def _drain(
+        self,
+        streams: list[trio.lowlevel.FdStream],
+        drain: trio.CancelScope,
+        processes: JobCgroup | ProcessTree,
+        killed: trio.Event,
+    ) -> None:
         # Shielded from the job's own cancellation, so that what it says while it dies is kept, and it
         # does not block on a full pipe then. `run` sets the deadline.
         with ExitStack() as stack, drain:
             for stream in streams:
                 stack.callback(stream.close)
-            async with trio.open_nursery() as nursery:
-                for stream, number in zip(streams, (STDOUT, STDERR), strict=False):
-                    nursery.start_soon(self._pump, stream, number)
+            async with trio.open_nursery() as killing:
+                killing.start_soon(self._kill_rest, processes, killed)
+                async with trio.open_nursery() as nursery:
+                    for stream, number in zip(streams, (STDOUT, STDERR), strict=False):
+                        nursery.start_soon(self._pump, stream, number)
+                killing.cancel_scope.cancel()
         if drain.cancelled_caught:
             self.log.warning("output was cut: a process outside the job holds its pipe", job=self.id)
+
+    async def _kill_rest(self, processes: JobCgroup | ProcessTree, killed: trio.Event) -> None:
+        """Kill who was missed: only cgroup.kill takes those too that are being forked meanwhile."""
+        await killed.wait()
+        while not processes.is_empty():
+            processes.kill()
+            await trio.sleep(KILL_PAUSE)
 
     async def _pump(self, stream: trio.lowlevel.FdStream, number: int) -> None:
         while data := await stream.receive_some(READ_BYTES):
             self.output.append(number, data)
 
-    async def _live(self, cgroup: JobCgroup, child: Child) -> None:
+    async def _live(self, processes: JobCgroup | ProcessTree, child: Child) -> None:
         """Return once the main process has ended and, after a stop, the others or their grace too."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stopper, cgroup, child)
+            nursery.start_soon(self._stopper, processes, child)
+            nursery.start_soon(self._watch, processes)
             if self.timeout is not None:
                 nursery.start_soon(self._timer, self.timeout)
             await child.wait()
@@ -177,35 +218,47 @@ class Job:
                 await self._stop_done.wait()
             nursery.cancel_scope.cancel()
 
+    async def _watch(self, processes: JobCgroup | ProcessTree) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            await processes.watch(processes.kill)
+        except* OSError as errors:
+            reason = str(errors.exceptions[0])
+            self.log.warning("nobody watches a job's memory but the kernel", job=self.id, reason=reason)
+
     async def _timer(self, seconds: float) -> None:
         await trio.sleep(seconds)
         self._ask_stop(Cause(CauseKind.TIMEOUT, detail=f"it ran longer than {seconds:g} s"), self.grace)
 
-    async def _stopper(self, cgroup: JobCgroup, child: Child) -> None:
+    async def _stopper(self, processes: JobCgroup | ProcessTree, child: Child) -> None:
         await self._stop_asked.wait()
         if not child.ended.is_set():
             self.cause = self._stop_cause
-            cgroup.signal(signal.SIGTERM)
-            cgroup.signal(signal.SIGCONT)  # a stopped process hears TERM only once it goes on
+            processes.signal(signal.SIGTERM)
+            processes.signal(signal.SIGCONT)  # a stopped process hears TERM only once it goes on
             with self._grace:
-                await cgroup.wait_empty()
-            cgroup.kill()
+                await processes.wait_empty()
+            processes.kill()
         self._stop_done.set()
 
-    async def _conclude(self, cgroup: JobCgroup, child: Child | None) -> None:
+    async def _conclude(self, processes: JobCgroup | ProcessTree, child: Child | None) -> None:
         """Remove the cgroup, and publish the final status of a job that had begun. Bounded."""
         end = Exit.by_loss()
-        oom_kills = 0
+        out_of_memory = None
         try:
             if child is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REPORT_DEADLINE):
                     end = await child.wait()
-            oom_kills = cgroup.oom_kills()
-            if not await cgroup.remove():
-                self.log.error("a cgroup could not be removed", job=self.id, path=str(cgroup.path))
+            out_of_memory = processes.out_of_memory()
+            used = processes.usage()
+            self._processes = None
+            self._usage = with_process(used, end.usage)
+            if not await processes.remove():
+                self.log.error("a job's processes or cgroup could not be removed", job=self.id)
         finally:
+            self._processes = None
             if child is not None:
-                self.cause = cause_of(end, stopped=self.cause, oom_kills=oom_kills)
+                self.cause = cause_of(end, stopped=self.cause, out_of_memory=out_of_memory)
                 self.ended_at, self.end = time.time(), end
                 self.output.close()
                 self.ended.set()

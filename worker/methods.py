@@ -152,7 +152,7 @@ async def stop(call: Call, params: StopParams) -> JobReply:
 @method("query", JobParams, Role.ADMIN, Role.USER)
 async def query(call: Call, params: JobParams) -> JobReply:
     await trio.lowlevel.checkpoint()
-    return JobReply(call.registry.find(params.id).status())
+    return JobReply(call.registry.find(params.id).measured())
 
 
 @method("wait", JobParams, Role.ADMIN, Role.USER)

@@ -11,7 +11,7 @@ from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause
 from wire.limits import Limits
 
-from .cgroup import LimitRefusedError, check_enforceable
+from .ceilings import LimitRefusedError, check_enforceable
 from .failures import explain_start
 from .hierarchy import Hierarchies
 from .job import Job

@@ -47,6 +47,7 @@ class Config:
         certs: the directory with ca.crt, server.crt and server.key.
         arc: the OID below which roles are numbered.
         grace: seconds between TERM and KILL where a request names none.
+        cgroup_parent: the cgroup below which to build, as `hierarchy.open_hierarchies` takes it.
     """
 
     host: str
@@ -54,6 +55,7 @@ class Config:
     certs: Path
     arc: str = DEFAULT_ARC
     grace: float = 10.0
+    cgroup_parent: str | None = None
 
 
 class Server:
@@ -82,7 +84,7 @@ class Server:
         """Serve until SIGTERM or SIGINT, then end everything in order. SIGHUP reloads certificates.
 
         Raises:
-            CgroupError: this host gives us no cgroup.
+            CgroupError: the cgroup that the operator named cannot be used.
             OSError: the address cannot be listened on.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,7 +93,11 @@ class Server:
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             listeners = await trio.open_tcp_listeners(self._config.port, host=self._config.host)
-            with open_hierarchies() as hierarchies:
+            with open_hierarchies(self._config.cgroup_parent) as hierarchies:
+                if hierarchies.tracking is None:
+                    self._log.warning(
+                        "jobs have no cgroup; limits are refused, and processes kept by their parent"
+                    )
                 for controller, reason in hierarchies.missing.items():
                     self._log.warning("limits are missing", controller=controller, reason=reason)
                 async with trio.open_nursery() as root:

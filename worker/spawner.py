@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import trio
 
 from wire.jobs import Usage
 
-from . import spawner_main
+from . import cgroupfs, keeper, spawner_main
 from .hierarchy import Hierarchies
 from .log import Log
 from .state import Exit
@@ -47,9 +48,10 @@ class SpawnError(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """One process that was asked for. ``end`` is there once ``ended`` is set."""
+    """One process that was asked for, and its keeper if it has one. ``end`` is there once it has ended."""
 
     pid: int = 0
+    keeper: int = 0
     failure: SpawnError | None = None
     started: trio.Event = field(default_factory=trio.Event)
     end: Exit | None = None
@@ -130,7 +132,7 @@ class Spawner:
             fd = theirs.fileno()
             locks = self._hierarchies.locks
             command = [sys.executable, "-I", "-S", spawner_main.__file__, str(fd), str(self._descriptors)]
-            command += [str(self._hierarchies.tracking / "cgroup.kill"), *map(str, self._hierarchies.bases)]
+            command += map(str, self._hierarchies.bases)
             process = await trio.lowlevel.open_process(
                 command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[fd, *locks], start_new_session=True
             )
@@ -147,7 +149,7 @@ class Spawner:
                 sock.close()
                 # It ends by itself at the end-of-file, after it has killed and removed all that is left.
                 with trio.CancelScope(shield=True):
-                    with trio.move_on_after(spawner_main.LAST_SWEEP + LINK_DEADLINE):
+                    with trio.move_on_after(cgroupfs.SWEEP_DEADLINE + LINK_DEADLINE):
                         await process.wait()
                     if process.returncode is None:
                         process.kill()
@@ -174,10 +176,11 @@ class Spawner:
     def _dispatch(self, message: dict[str, Any]) -> None:
         child = self._children.get(message["job"])
         if child is None:
+            self._end_kept(message)
             return
         match message["op"]:
             case "started":
-                child.pid = message["pid"]
+                child.pid, child.keeper = message["pid"], message["keeper"]
                 child.started.set()
             case "failed":
                 if "error" in message:
@@ -191,6 +194,12 @@ class Spawner:
                 child.ended.set()
                 del self._children[message["job"]]
 
+    def _end_kept(self, message: dict[str, Any]) -> None:
+        """End a process that nobody waits for any more, where no cgroup ends it: its keeper does."""
+        if message["op"] == "started" and message["keeper"] in keeper.descendants(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(message["keeper"], signal.SIGTERM)
+
     def _lose_children(self) -> None:
         for child in self._children.values():
             if not child.started.is_set():
@@ -200,18 +209,20 @@ class Spawner:
             child.ended.set()
         self._children.clear()
 
-    async def spawn(self, job_id: str, spec: ProcessSpec, fds: Sequence[int]) -> Child:
+    async def spawn(self, job_id: str, spec: ProcessSpec, fds: Sequence[int], *, keep: bool = False) -> Child:
         """Start a process and return once its program runs.
 
         Args:
             job_id: a name for it, unique among those running.
             spec: what to run.
-            fds: stdout, stderr unless merged, and a ``cgroup.procs`` for each hierarchy; the caller
-                keeps them and closes them.
+            fds: stdout, stderr unless merged, and the directory of its cgroup in each hierarchy, the
+                tracking one first; the caller keeps them and closes them.
+            keep: whether a keeper must hold the job together, as there is no cgroup.
 
         Raises:
             SpawnError: it could not be started, and there is no process.
-            trio.Cancelled: there may be a process, or soon be one; killing the cgroup ends it.
+            trio.Cancelled: there may be a process, or soon be one; killing the cgroup ends it. With
+                ``keep``, there is none.
         """
         body = json.dumps(
             {
@@ -220,16 +231,18 @@ class Spawner:
                 "env": {_text(key): _text(value) for key, value in spec.env.items()},
                 "cwd": _text(spec.cwd),
                 "merge": spec.merge,
+                "keep": keep,
                 "fds": len(fds),
             }
         ).encode()
         frame = len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body
         child = Child()
         try:
-            with trio.move_on_after(START_DEADLINE):
+            with trio.move_on_after(START_DEADLINE) as scope:
                 while (sock := self._sock) is None:
                     await self._ready.wait()
                 self._children[job_id] = child
+                scope.shield = keep  # only its keeper can end it then, and we must learn which that is
                 async with self._sending:
                     # Meanwhile the spawner may have died, and a new one have come that knows nothing of us.
                     if self._sock is sock and not child.started.is_set():

@@ -1,7 +1,8 @@
 """The spawner: a single-threaded, stdlib-only process that forks, joins cgroups, execs and reaps.
 
-Run as ``python -I -S spawner_main.py SOCKET_FD DESCRIPTORS KILL_FILE CGROUP...`` by worker.spawner,
-and by nobody else. DESCRIPTORS is the soft RLIMIT_NOFILE that jobs get.
+Run as ``python -I -S spawner_main.py SOCKET_FD DESCRIPTORS CGROUP...`` by worker.spawner, and by nobody
+else. DESCRIPTORS is the soft RLIMIT_NOFILE that jobs get; the first CGROUP is above every job, the others
+are the bases of v1 controllers, and there is none where the server may make no cgroup.
 
 Theory of operation. The server is large and has threads; forking it would stall its event loop.
 This process is small, so a fork here is cheap whatever the server holds, and the code between fork
@@ -10,16 +11,17 @@ child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) of every orphan that a job le
 
 The server's messages come over a Unix stream socket: a 32-bit big-endian length, then JSON, with
 file descriptors as SCM_RIGHTS on its first byte. Each asks for one process:
-``{"job", "argv", "env", "cwd", "fds", "merge"}``, with descriptors stdout, stderr (unless merged)
-and one open ``cgroup.procs`` for each hierarchy. The answers, framed alike: ``started`` with a pid
+``{"job", "argv", "env", "cwd", "fds", "merge", "keep"}``, with descriptors stdout, stderr (unless merged)
+and the job's directory in each cgroup hierarchy. The answers, framed alike: ``started`` with a pid
 (sent only after exec succeeded: the close-on-exec pipe closed without a word), ``failed`` with the
 step and its errno, and later ``exited`` with the wait status and what the process used. Bytes stand
-in JSON as text by UTF-8 with surrogate escapes.
+in JSON as text by UTF-8 with surrogate escapes. With ``keep``, a keeper (worker.keeper) stands between
+this process and the job's, and ``started`` names it too.
 
-End-of-file on the socket means that the server is gone, however it went. Then every job's cgroup is
-killed through KILL_FILE (cgroup.kill of the cgroup above them all), the cgroups are removed, and
-this process ends. A live server that merely gives up on us keeps its base cgroups, which the next
-spawner needs; one that ends in order says so with an empty message, and removes them itself.
+End-of-file on the socket means that the server is gone, however it went. Then every job is killed, the
+cgroups are removed, and this process ends. A live server that merely gives up on us keeps its base
+cgroups, which the next spawner needs; one that ends in order says so with an empty message, and removes
+them itself.
 """
 
 import array
@@ -34,17 +36,22 @@ import socket
 import sys
 import time
 
-PR_SET_CHILD_SUBREAPER = 36
+if __name__ == "__main__":  # -I keeps our own folder off the path
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+
+from worker import cgroupfs, keeper
+
 #: rt_sigaction(2) by machine. A program linked with musl leaves the C library's own signals ignored in
 #: what it starts, and glibc lets nobody reset them.
 RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}
 LIBC_SIGNALS = (32, 33, 34)
 LENGTH_BYTES = 4
 FD_BYTES = array.array("i").itemsize
+#: clone3(2): the same number on every machine.
+CLONE3 = 435
+CLONE_INTO_CGROUP = 0x200000000
 #: The most descriptors of one message: stdout, stderr and the hierarchies of a v1 host.
 MAX_FDS = 32
-#: Longest wait for killed processes to be gone once the server is, in seconds.
-LAST_SWEEP = 10.0
 #: How long a server whose end of the socket has closed may take to be gone, in seconds.
 DYING = 1.0
 
@@ -53,13 +60,60 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+class CloneArgs(ctypes.Structure):
+    """What clone3(2) takes, struct clone_args."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls",
+            "set_tid", "set_tid_size", "cgroup",
+        )
+    )  # fmt: skip
+
+
+#: PyDLL, as it keeps the interpreter's lock: the child goes on as if nothing had been let go.
+libc = ctypes.PyDLL(None, use_errno=True)
+
+
+def fork_into(directory: int) -> int:
+    """Fork into a v2 cgroup, Linux 5.7; as os.fork otherwise.
+
+    A process that joins a v2 cgroup makes the kernel wait for all of its CPUs first (an RCU grace period:
+    7 to 20 ms were measured on an idle machine). One that is born there does not.
+
+    Raises:
+        OSError: it is no v2 cgroup, or the kernel refuses; there is no child.
+    """
+    arguments = CloneArgs(flags=CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=directory)
+    pid = libc.syscall(CLONE3, ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "clone3 failed")
+    return int(pid)
+
+
+def join(directory: int) -> None:
+    """Move this process, which has one thread, into a cgroup.
+
+    In v1, moving the calling thread spares the wait that moving a process costs.
+    """
+    try:
+        fd = os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    os.write(fd, b"0")
+    os.close(fd)
+
+
 class Child:
     """One process between fork and reaping."""
 
-    def __init__(self, job: str, pid: int, exec_pipe: int) -> None:
+    def __init__(self, job: str, pid: int, exec_pipe: int, report: int) -> None:
         self.job = job
-        self.pid = pid
+        self.pid = pid  # of our own child: the job's main process, or its keeper
         self.exec_pipe = exec_pipe  # -1 once exec has succeeded or failed
+        self.report = report  # where the keeper reports; -1 without one, or once it has
+        self.kept = report >= 0
         self.failed = False
 
 
@@ -73,6 +127,8 @@ class Spawner:
         self.fds: list[int] = []
         self.children: dict[int, Child] = {}
         self.exec_pipes: dict[int, Child] = {}
+        self.reports: dict[int, Child] = {}
+        self.born_inside = True  # until the kernel or the host does not know clone3 with a cgroup
         self.epoll = select.epoll()
         self.wakeup, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -94,6 +150,8 @@ class Spawner:
                     self.reap()
                 elif fd in self.exec_pipes:
                     self.finish_exec(self.exec_pipes[fd])
+                elif fd in self.reports:
+                    self.finish_kept(self.reports[fd])
                 elif fd == self.sock.fileno() and not self.receive():
                     return
 
@@ -133,35 +191,51 @@ class Spawner:
         self.sock.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
 
     def spawn(self, request: dict, fds: list[int]) -> None:  # type: ignore[type-arg]
-        """Fork and, in the child, become the job."""
+        """Fork and, in the child, become the job, or the keeper of it."""
+        pipes: list[int] = []
         try:
-            exec_read, exec_write = os.pipe2(os.O_CLOEXEC)
-            try:
-                pid = os.fork()
-            except OSError:
-                os.close(exec_read)
-                os.close(exec_write)
-                raise
+            for _ in range(2 if request["keep"] else 1):
+                pipes += os.pipe2(os.O_CLOEXEC)
+            outputs = 1 if request["merge"] else 2
+            pid, inside = self.fork(fds[outputs:])
         except OSError as error:
+            for fd in pipes:
+                os.close(fd)
             self.send(op="failed", job=request["job"], step="fork", errno=error.errno)
             return
+        exec_read, exec_write, *report = pipes
         if pid == 0:
             try:
-                self.become(request, fds, exec_write)
+                if request["keep"]:
+                    keeper.keep(report[1], lambda: os.fork() or self.become(request, fds, exec_write))
+                else:
+                    self.become(request, [*fds[:outputs], *fds[outputs + inside :]], exec_write)
             finally:
                 os._exit(127)
-        os.close(exec_write)
-        child = Child(request["job"], pid, exec_read)
+        for fd in (exec_write, *report[1:]):
+            os.close(fd)
+        child = Child(request["job"], pid, exec_read, report[0] if report else -1)
         self.children[pid] = self.exec_pipes[exec_read] = child
         self.epoll.register(exec_read, select.EPOLLIN)
 
-    def become(self, request: dict, fds: list[int], exec_write: int) -> None:  # type: ignore[type-arg]
-        """In the child: join the cgroups, take clean descriptors and signals, exec. Never returns well."""
+    def fork(self, directories: list[int]) -> tuple[int, int]:
+        """Fork, into the first cgroup if that can be; return the pid, and in how many the child was born."""
+        if directories and self.born_inside:
+            try:
+                return fork_into(directories[0]), 1
+            except OSError as error:
+                # Anything else may be this cgroup's fault, and is told when the child tries to join it.
+                if error.errno in (errno.ENOSYS, errno.EINVAL, errno.EBADF, errno.EPERM, errno.E2BIG):
+                    self.born_inside = False
+        return os.fork(), 0
+
+    def become(self, request: dict, fds: list[int], exec_write: int) -> int:  # type: ignore[type-arg]
+        """In the child: join the cgroups, take clean descriptors and signals, exec. Never returns."""
         step = "cgroup"
         try:
             outputs = 1 if request["merge"] else 2
-            for procs in fds[outputs:]:
-                os.write(procs, b"0")
+            for directory in fds[outputs:]:
+                join(directory)
             step = "setup"
             os.setsid()
             # Every descriptor we have is above 2 and close-on-exec, but for these three.
@@ -182,6 +256,7 @@ class Spawner:
             os.write(exec_write, json.dumps({"step": step, "errno": error.errno}).encode())
         except BaseException as error:  # noqa: BLE001, ASYNC103  # the server must hear of it; nobody else is here
             os.write(exec_write, json.dumps({"step": step, "errno": 0, "error": repr(error)}).encode())
+        os._exit(127)
 
     def finish_exec(self, child: Child) -> None:
         """The close-on-exec pipe spoke: report success, or the failure that it carries."""
@@ -192,9 +267,38 @@ class Spawner:
         child.exec_pipe = -1
         if report:
             child.failed = True
+            self.drop_report(child)
             self.send(op="failed", job=child.job, **json.loads(report))
+        elif child.report < 0:
+            self.send(op="started", job=child.job, pid=child.pid, keeper=0)
+        elif pid := os.read(child.report, keeper.PID_DIGITS):
+            self.reports[child.report] = child
+            os.set_blocking(child.report, False)
+            self.epoll.register(child.report, select.EPOLLIN)
+            self.send(op="started", job=child.job, pid=int(pid), keeper=child.pid)
         else:
-            self.send(op="started", job=child.job, pid=child.pid)
+            child.failed = True
+            self.drop_report(child)
+            self.send(op="failed", job=child.job, step="setup", errno=errno.ESRCH)
+
+    def finish_kept(self, child: Child) -> None:
+        """A keeper has told of its main process's end, or has ended without a word: killed, by the job."""
+        if child.report < 0:
+            return
+        try:
+            report = json.loads(os.read(child.report, 4096) or '{"status": 9, "usage": [0, 0, 0]}')
+        except BlockingIOError:
+            return
+        self.drop_report(child)
+        self.send(op="exited", job=child.job, **report)
+
+    def drop_report(self, child: Child) -> None:
+        """Close what a keeper reports to."""
+        if child.report >= 0:
+            if self.reports.pop(child.report, None) is not None:
+                self.epoll.unregister(child.report)
+            os.close(child.report)
+            child.report = -1
 
     def reap(self) -> None:
         """Reap every process that has ended: jobs, and the orphans that they left."""
@@ -210,7 +314,9 @@ class Spawner:
                 continue  # an orphan of some job
             if child.exec_pipe >= 0:  # it ran and ended before we saw the exec succeed
                 self.finish_exec(child)
-            if not child.failed:
+            if child.kept:
+                self.finish_kept(child)
+            elif not child.failed:
                 self.send(
                     op="exited",
                     job=child.job,
@@ -235,26 +341,6 @@ def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
     raise best or FileNotFoundError(errno.ENOENT, "not on PATH")
 
 
-def children(path: str) -> list[str]:
-    """The cgroups directly below one; none if it is gone."""
-    try:
-        return [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def remove_tree(path: str) -> bool:
-    """Remove a cgroup and those below it; False while that cannot be done, as something in it is dying."""
-    try:
-        below = [remove_tree(child) for child in children(path)]
-        os.rmdir(path)  # noqa: PTH106  # pathlib costs the spawner its start-up
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return all(below)
-
-
 def is_gone(parent: int) -> bool:
     """Whether the server has died; its socket closes a moment before."""
     deadline = time.monotonic() + DYING
@@ -265,29 +351,18 @@ def is_gone(parent: int) -> bool:
     return True
 
 
-def sweep(kill_file: str, cgroups: list[str]) -> None:
-    """Kill all that is left of every job and remove the cgroups, within LAST_SWEEP seconds.
-
-    Args:
-        kill_file: cgroup.kill of a cgroup above every job's.
-        cgroups: what to remove, with all that is below; a zombie does not keep a cgroup from going.
-    """
-    deadline = time.monotonic() + LAST_SWEEP
-    remaining = cgroups
-    while remaining and time.monotonic() < deadline:
-        try:
-            with open(kill_file, "w") as file:  # noqa: PTH123  # likewise
-                file.write("1")
-        except OSError:
-            pass  # gone already
-        remaining = [path for path in remaining if not remove_tree(path)]
-        if remaining:
-            time.sleep(0.005)
+def sweep(cgroups: list[str], *, bases_too: bool) -> None:
+    """Kill all that is left of every job, and remove the jobs' cgroups or all of them. Bounded."""
+    if cgroups:
+        below = [child for path in cgroups for child in cgroupfs.children(path)]
+        cgroupfs.sweep(cgroups[0], cgroups if bases_too else below)
+    else:
+        keeper.kill_all(os.getpid(), cgroupfs.SWEEP_DEADLINE)
 
 
 def main() -> None:
     """Serve the server at the other end of the socket, then sweep up after it."""
-    fd, descriptors, kill_file, *cgroups = sys.argv[1:]
+    fd, descriptors, *cgroups = sys.argv[1:]
     parent = os.getppid()
     for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  # likewise
         if int(entry) > 2:
@@ -298,11 +373,10 @@ def main() -> None:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+    keeper.prctl(keeper.PR_SET_CHILD_SUBREAPER, 1)
     number = RT_SIGACTION.get(os.uname().machine)
     if number is not None:
+        libc = ctypes.CDLL(None)
         for libc_signal in LIBC_SIGNALS:
             libc.syscall(number, libc_signal, bytes(32), None, 8)  # an all-zero sigaction is the default
     # The terminal's Ctrl-C and systemd's SIGTERM go to the whole group; only the server acts on
@@ -319,7 +393,7 @@ def main() -> None:
     finally:
         sock.close()  # a server that lives learns at once that we failed
         bases_too = not spawner.dismissed and is_gone(parent)
-        sweep(kill_file, cgroups if bases_too else [child for path in cgroups for child in children(path)])
+        sweep(cgroups, bases_too=bases_too)
 
 
 if __name__ == "__main__":

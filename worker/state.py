@@ -2,7 +2,7 @@
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wire.jobs import Cause, CauseKind, Status, Usage
 
@@ -35,20 +35,28 @@ class Exit:
         return Status.EXITED if self.signal is None else Status.SIGNALED
 
 
-def cause_of(end: Exit, *, stopped: Cause | None, oom_kills: int) -> Cause:
+def with_process(counted: Usage | None, process: Usage | None) -> Usage | None:
+    """What a whole job used by its cgroups, with what its main process is known to have used."""
+    if counted is None or process is None:
+        return counted or process
+    return replace(counted, max_rss=process.max_rss)
+
+
+def cause_of(end: Exit, *, stopped: Cause | None, out_of_memory: str | None) -> Cause:
     """Say why a job ended.
 
     Args:
         end: how its main process ended.
         stopped: the cause of the stop, if one was asked for before the process ended.
-        oom_kills: the kernel's own count for the job's cgroup; a SIGKILL alone is never called oom.
+        out_of_memory: what the kernel's own counters say of the job's memory, in words, if it ran out of
+            it; a SIGKILL alone is never called oom.
     """
     if end.lost:
         return Cause(CauseKind.LOST, detail="the spawner died; the job was killed with it")
     if stopped is not None:
         return stopped
-    if end.signal == signal.SIGKILL and oom_kills:
-        return Cause(CauseKind.OOM, detail="the kernel's OOM killer ended it at its memory limit")
+    if out_of_memory is not None:
+        return Cause(CauseKind.OOM, detail=out_of_memory)
     if end.signal is not None:
         return Cause(CauseKind.SIGNALED, detail=signal.strsignal(end.signal))
     return Cause(CauseKind.EXITED)

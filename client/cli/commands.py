@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-from typing import Any
 
 from cyclopts import App
 
@@ -11,9 +9,21 @@ from wire.jobs import JobStatus
 
 from ..blocking import Stream
 from ..errors import CutError
-from . import render, streams
-from .exits import EXPECTED, Exit, OutputError, of_job
-from .flags import PATTERN, Flag, JobId, Seconds, What, Where, Words, check_seconds
+from . import live, render, streams
+from .exits import Exit, OutputError, of_job
+from .flags import (
+    PATTERN,
+    Flag,
+    Interval,
+    JobId,
+    Seconds,
+    What,
+    Where,
+    Words,
+    check_interval,
+    check_seconds,
+)
+from .stopper import Stopper
 
 
 def _version() -> str:
@@ -31,6 +41,7 @@ app = App(
 )
 # By name, so that neither Trio nor cryptography is loaded before one of them is asked for.
 app.command("worker.cli:app", name="serve", help="Run the server.")
+app.command("worker.doctor:app", name="doctor", help="Show what this host can enforce.")
 app.command("certs.cli:app", name="certs", help="Make the certificates of a server and its clients.")
 
 _PLAIN = What()
@@ -48,6 +59,7 @@ def start(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     what.check("start", words)
     with where.connect() as client:
         job = what.start(client, words)
+    _say_notes(job)
     limited = " with resource limits" if job.limits else ""
     streams.put(f"job with id {job.id} started{limited}.\n")
     return Exit.OK
@@ -131,10 +143,50 @@ def stream(job: JobId, /, *, where: Where = _HERE) -> int:
     job:
         The job's id or a unique prefix of it.
     """
-    # Ours alone to end, at any moment: there is nothing to put in order, and the job goes on.
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(Exit.SIGNAL + number))
+    signal.signal(signal.SIGINT, lambda number, frame: _leave(number))
     with where.connect() as client, client.stream(job) as output:
         _copy(output)
+    return Exit.OK
+
+
+@app.command
+def stats(
+    job: JobId,
+    /,
+    *,
+    interval: Interval = 1.0,
+    once: Flag = False,
+    json: Flag = False,
+    where: Where = _HERE,
+) -> int:
+    """Show what a job uses, live, until it ends. Ctrl-C leaves; the job goes on.
+
+    Columns: time since the start; CPU in percent of one CPU, and in seconds; memory now, and at most;
+    tasks; bytes read from disks and written to them, a second and in total; seconds that the CPU limit
+    held the job back. Rates are those of the last interval; in the first line, and in the last one, the
+    averages since the job's start. A - stands for what the server's host does not count.
+
+    Parameters
+    ----------
+    job:
+        The job's id or a unique prefix of it.
+    interval:
+        Seconds from one line to the next, 0.1 to 3600.
+    once:
+        One line, and no more.
+    json:
+        One JSON object a line instead.
+    """
+    check_interval(interval)
+    display = live.Display()
+    signal.signal(signal.SIGINT, lambda number, frame: _leave(number, display))
+    with where.connect() as client:
+        readings = live.readings(client, job, interval=interval, once=once)
+        if json:
+            for reading in readings:
+                streams.put(render.json_line(live.as_json(reading)))
+        else:
+            live.show(readings, display)
     return Exit.OK
 
 
@@ -152,11 +204,12 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     what.check("run", words)
     with where.connect() as client:
         # The handler is there before the job is: no Ctrl-C can leave a job behind unsaid.
-        stopper = _Stopper(where)
+        stopper = Stopper(where)
         signal.signal(signal.SIGINT, stopper.handle)
         signal.signal(signal.SIGTERM, stopper.handle)
         job = what.start(client, words)
         stopper.begin(job.id)
+        _say_notes(job)
         try:
             with client.stream(job.id) as output:
                 _copy(output)
@@ -168,45 +221,25 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     return of_job(output.job)
 
 
-class _Stopper:
-    """Stops a job on a signal, over a connection of its own, while its output is still being followed."""
-
-    def __init__(self, where: Where) -> None:
-        self._where = where
-        self._job_id: str | None = None
-        self._asked = False
-
-    def begin(self, job_id: str) -> None:
-        """The job is there; a signal that came before this counts now."""
-        self._job_id = job_id
-        if self._asked:
-            self._stop()
-
-    def handle(self, number: int, frame: Any) -> None:
-        """Take a signal: the first stops the job, the second leaves at once."""
-        del frame
-        if self._asked:
-            os._exit(Exit.SIGNAL + number)
-        self._asked = True
-        if self._job_id is not None:
-            self._stop()
-
-    def _stop(self) -> None:
-        threading.Thread(target=self._ask, daemon=True).start()
-
-    def _ask(self) -> None:
-        assert self._job_id is not None  # noqa: S101  # set before any thread is started
-        try:
-            with self._where.connect() as client:
-                client.stop(self._job_id)
-        except EXPECTED as error:
-            streams.complain(f"the job could not be stopped: {error}")
-
-
 def _print_job(job: JobStatus, *, json: bool) -> None:
     streams.put(
         render.json_line(render.as_json(job)) if json else f"{render.headline(job)}\n{render.details(job)}"
     )
+
+
+def _say_notes(job: JobStatus) -> None:
+    """Say on stderr what the server has to say about a job's start."""
+    for note in job.notes:
+        streams.complain(f"note: {note}")
+
+
+def _leave(number: int, display: live.Display | None = None) -> None:
+    """End at once for a signal: nothing is to be put in order but the terminal, and the job goes on."""
+    try:
+        if display is not None:
+            display.finish()
+    finally:
+        os._exit(Exit.SIGNAL + number)
 
 
 def _copy(output: Stream) -> None:

@@ -19,8 +19,11 @@ from .exits import UsageError
 PATTERN = "worker-service {} [flags] -- COMMAND [ARGUMENT...]"
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Seconds = Annotated[float | None, Parameter(metavar="SECONDS")]
+Interval = Annotated[float, Parameter(metavar="SECONDS")]
 JobId = Annotated[str, Parameter(metavar="JOB")]
 Words = Annotated[str, Parameter(show=False)]
+#: What `--interval` may be, in seconds.
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 3600.0
 _CONNECTION = Group("Connection", sort_key=9)
 
 
@@ -65,6 +68,10 @@ class What:
         Disk ceiling, reads and writes each: 500 is operations a second, 50M bytes a second, or 500,50M.
     pids_limit:
         Ceiling on processes and threads.
+    cpu_weight:
+        Share of CPU time when the machine is busy, 1 to 10000; everybody's default is 100.
+    disk_weight:
+        Share of each disk's time when it is busy, 1 to 10000; everybody's default is 100.
     env:
         NAME=VALUE for the job's environment; NAME alone passes ours on. Repeatable.
     cwd:
@@ -79,15 +86,22 @@ class What:
     memory_limit: Annotated[str | None, Parameter(metavar="BYTES")] = None
     disk_limit: Annotated[str | None, Parameter(metavar="RATE")] = None
     pids_limit: Annotated[str | None, Parameter(metavar="COUNT")] = None
+    cpu_weight: Annotated[str | None, Parameter(metavar="WEIGHT")] = None
+    disk_weight: Annotated[str | None, Parameter(metavar="WEIGHT")] = None
     env: Annotated[list[str] | None, Parameter(negative="", metavar="NAME=VALUE")] = None
     cwd: Annotated[str | None, Parameter(metavar="DIR")] = None
     merge: Flag = False
     timeout: Seconds = None
 
     def limits(self) -> Limits:
-        """The four ceilings, read and checked."""
+        """The ceilings and weights, read and checked."""
         return parse_limits(
-            cpu=self.cpu_limit, memory=self.memory_limit, disk=self.disk_limit, pids=self.pids_limit
+            cpu=self.cpu_limit,
+            memory=self.memory_limit,
+            disk=self.disk_limit,
+            pids=self.pids_limit,
+            cpu_weight=self.cpu_weight,
+            disk_weight=self.disk_weight,
         )
 
     def environment(self) -> dict[str, str]:
@@ -135,3 +149,12 @@ def check_seconds(flag: str, seconds: float | None) -> None:
     """Refuse, with a UsageError, what is no length of time."""
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise UsageError(f"{flag} {seconds:g} must be a number of seconds, 0 or more.")
+
+
+def check_interval(seconds: float) -> None:
+    """Refuse, with a UsageError, what is no sane time between two readings."""
+    if not SHORTEST_INTERVAL <= seconds <= LONGEST_INTERVAL:
+        raise UsageError(
+            f"--interval {seconds:g} must be a number of seconds from "
+            f"{SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:g}."
+        )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from wire.jobs import JobStatus, Status
+from wire.jobs import JobStatus, Status, Usage
 from wire.limits import Limits
 
 
@@ -36,14 +36,39 @@ def details(job: JobStatus) -> str:
     if job.limits:
         rows.append(("limits", limits(job.limits)))
     if job.usage is not None:
-        usage = job.usage
-        rows.append(
-            (
-                "used",
-                f"{usage.cpu_user + usage.cpu_system:.2f} s of CPU, {size(usage.max_rss)} of memory at most",
-            )
-        )
+        rows += _used(job.usage)
+    rows += [("note", text(note)) for note in job.notes]
     return "".join(f"  {name + ':':11}{value}\n" for name, value in rows)
+
+
+def _used(usage: Usage) -> list[tuple[str, str]]:
+    """The rows of `details` on what a job used: only what is known."""
+    cpu = f"{usage.cpu_user + usage.cpu_system:.2f} s of CPU"
+    if usage.throttled:
+        cpu += f", held back {usage.throttled:.2f} s by its CPU limit"
+    memory = [
+        f"{size(count)} {words}"
+        for count, words in (
+            (usage.memory, "now"),
+            (usage.memory_peak, "at most"),
+            (usage.max_rss, "in its largest process"),
+        )
+        if count is not None
+    ]
+    disk = [
+        f"{size(count)} {words}"
+        for count, words in ((usage.disk_read, "read"), (usage.disk_written, "written"))
+        if count is not None
+    ]
+    disk += [
+        f"{count} {words}"
+        for count, words in ((usage.disk_reads, "reads"), (usage.disk_writes, "writes"))
+        if count is not None
+    ]
+    rows = [("used", cpu), ("memory", ", ".join(memory)), ("disk", ", ".join(disk))]
+    if usage.tasks is not None:
+        rows.append(("tasks", str(usage.tasks)))
+    return [(name, words) for name, words in rows if words]
 
 
 def table(jobs: Iterable[JobStatus]) -> str:
@@ -73,12 +98,13 @@ def as_json(job: JobStatus) -> dict[str, Any]:
         "cause": cause,
         "command": [os.fsdecode(word) for word in job.argv],
         "owner": job.owner,
-        "started": _utc(job.started),
-        "ended": None if job.ended is None else _utc(job.ended),
+        "started": utc(job.started),
+        "ended": None if job.ended is None else utc(job.ended),
         "cwd": None if job.cwd is None else os.fsdecode(job.cwd),
         "output_bytes": job.output,
         "limits": job.limits.named() if job.limits else {},
         "usage": None if job.usage is None else dataclasses.asdict(job.usage),
+        "notes": list(job.notes),
     }
 
 
@@ -124,13 +150,15 @@ def command(job: JobStatus) -> str:
 
 
 def limits(found: Limits) -> str:
-    """A job's ceilings for people."""
+    """A job's ceilings and weights for people."""
     words = {
         "cpu": lambda value: f"{value / 1000:g} CPU",
         "memory": lambda value: f"{size(value)} of memory",
         "disk_ops": lambda value: f"{value} disk operations/s",
         "disk_bytes": lambda value: f"{size(value)}/s of disk",
         "pids": lambda value: f"{value} tasks",
+        "cpu_weight": lambda value: f"CPU weight {value}",
+        "disk_weight": lambda value: f"disk weight {value}",
     }
     return ", ".join(words[name](value) for name, value in found.named().items())
 
@@ -165,7 +193,8 @@ def _local(when: float) -> str:
     return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-def _utc(when: float) -> str:
+def utc(when: float) -> str:
+    """A Unix time as RFC 3339 has it, in UTC."""
     # gmtime, so that no zone database is read for a query.
     milliseconds = int(when % 1 * 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{milliseconds:03}Z"

@@ -8,7 +8,7 @@ from .exits import UsageError
 CONNECTION = frozenset({"--server", "--certs", "--identity"})
 #: The flags of `start` and `run` that take a value, and those that stand alone.
 VALUED = CONNECTION | {
-    *("--cpu-limit", "--memory-limit", "--disk-limit", "--pids-limit"),
+    *("--cpu-limit", "--memory-limit", "--disk-limit", "--pids-limit", "--cpu-weight", "--disk-weight"),
     *("--env", "--cwd", "--timeout"),
 }
 ALONE = frozenset({"--merge", "--help", "-h", "--version"})

@@ -3,18 +3,20 @@
 import json
 import re
 import signal
+from dataclasses import fields
 
 import pytest
 
 from client.blocking import Client
 from tests.cli.program import Program
 from tests.harness import Server
-from wire.jobs import CauseKind
+from wire.jobs import CauseKind, Usage
 
 FIELDS = {
     *("id", "status", "pid", "exit_code", "signal", "cause", "command", "owner"),
-    *("started", "ended", "cwd", "output_bytes", "limits", "usage"),
+    *("started", "ended", "cwd", "output_bytes", "limits", "usage", "notes"),
 }
+USAGE = {field.name for field in fields(Usage)}
 
 
 def test_query_of_a_running_job(cli: Program, admin: Client) -> None:
@@ -30,7 +32,8 @@ def test_query_of_a_running_job(cli: Program, admin: Client) -> None:
     assert found.keys() == FIELDS
     assert (found["id"], found["status"], found["pid"]) == (job.id, "running", job.pid)
     assert (found["command"], found["owner"], found["cwd"]) == (["sh", "-c", "sleep 600"], "admin", "/tmp")
-    assert [found[name] for name in ("exit_code", "signal", "cause", "ended", "usage")] == [None] * 5
+    assert [found[name] for name in ("exit_code", "signal", "cause", "ended")] == [None] * 4
+    assert found["notes"] == []
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found["started"])
     admin.stop(job.id)
 
@@ -59,7 +62,7 @@ def test_query_of_an_ended_job(
     assert (found["status"], found["exit_code"], found["signal"]) == (status, code, number)
     assert found["cause"]["kind"] == kind
     assert found["output_bytes"] == script.count("xyz") * 3
-    assert found["usage"].keys() == {"cpu_user", "cpu_system", "max_rss"}
+    assert found["usage"].keys() == USAGE
     text = cli("query", job.id).text
     assert text.startswith(f"job with id {job.id} has stopped.\n")
     assert f"  status:    {headline}\n" in text

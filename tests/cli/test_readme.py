@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ from client.cli.exits import Exit
 from client.cli.words import VALUED
 from tests.cli.program import ROOT, Program, bare
 from tests.harness import PATIENCE, serve
-from wire.jobs import CauseKind, Status
+from wire.jobs import CauseKind, Status, Usage
+from wire.limits import Limits
 from worker.methods import DEFAULT_PATH, INHERITED, METHODS
 
 README = (ROOT / "README.md").read_text()
@@ -195,6 +196,7 @@ def test_the_table_of_commands() -> None:
 
 def test_every_flag_is_there() -> None:
     flags = VALUED | {"--merge", "--json", "--grace", "--listen", "--arc", "--dir", "--san", "--force"}
+    flags |= {"--interval", "--once"}
     assert [flag for flag in sorted(flags) if not re.search(rf"[`\[ ]{flag}\b", README)] == []
 
 
@@ -210,6 +212,14 @@ def test_the_words_of_a_job() -> None:
     assert re.findall(r"`(\w+)`", rows["`status`"]) == [status.value for status in Status]
     kinds = rows["`cause`"].partition("(")[2].partition(")")[0]
     assert set(re.findall(r"`(\w+)`", kinds)) == {kind.value for kind in CauseKind}
+
+
+def test_the_numbers_of_a_job() -> None:
+    rows = table("What is told of a job")
+    assert rows.keys() >= {"`notes`"}
+    for name, record in (("limits", Limits), ("usage", Usage)):
+        listed = set(re.findall(r"`(\w+)`", rows[f"`{name}`"])) - {"query"}
+        assert listed == {field.name for field in fields(record)}
 
 
 def test_the_roles() -> None:

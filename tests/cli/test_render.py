@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def ended(cause: Cause, *, code: int | None = None, signal: int | None = None) -
         cause=cause,
         ended=103.5,
         cwd=b"/tmp",
-        limits=Limits(500, 500 * 2**20, 500, 50 * 2**20, 64),
+        limits=Limits(500, 500 * 2**20, 500, 50 * 2**20, 64, 50, 200),
         usage=Usage(1.5, 0.25, 3 * 2**20),
     )
 
@@ -58,10 +59,47 @@ def test_details() -> None:
         ", after 3.2 s\n",
         "  directory: /tmp\n",
         "  output:    5.0 MiB\n",
-        "  limits:    0.5 CPU, 500.0 MiB of memory, 500 disk operations/s, 50.0 MiB/s of disk, 64 tasks\n",
-        "  used:      1.75 s of CPU, 3.0 MiB of memory at most\n",
+        "  limits:    0.5 CPU, 500.0 MiB of memory, 500 disk operations/s, 50.0 MiB/s of disk, 64 tasks, "
+        "CPU weight 50, disk weight 200\n",
+        "  used:      1.75 s of CPU\n",
+        "  memory:    3.0 MiB in its largest process\n",
     ):
         assert line in text
+
+
+#: Each value of a usage, what `query` says of it, and in which row.
+SAID: list[tuple[dict[str, float], str, str]] = [
+    ({"throttled": 0.5}, "used", ", held back 0.50 s by its CPU limit"),
+    ({"memory": 2**20}, "memory", "1.0 MiB now"),
+    ({"memory_peak": 2 * 2**20}, "memory", "2.0 MiB at most"),
+    ({"max_rss": 3 * 2**20}, "memory", "3.0 MiB in its largest process"),
+    ({"disk_read": 4 * 2**20}, "disk", "4.0 MiB read"),
+    ({"disk_written": 5 * 2**20}, "disk", "5.0 MiB written"),
+    ({"disk_reads": 6}, "disk", "6 reads"),
+    ({"disk_writes": 7}, "disk", "7 writes"),
+    ({"tasks": 8}, "tasks", "8"),
+]
+
+
+@given(st.sets(st.integers(0, len(SAID) - 1)), st.sampled_from([RUNNING, replace(RUNNING, ended=9.0)]))
+def test_only_what_is_known_of_the_usage_is_told(chosen: set[int], job: JobStatus) -> None:
+    known = [SAID[index] for index in sorted(chosen)]
+    usage = Usage(1.0, 0.25)
+    for value, _, _ in known:
+        usage = replace(usage, **value)  # type: ignore[arg-type]
+    expected = {"used": "1.25 s of CPU"}
+    for _, row, words in known:
+        separator = ", " if row in expected and row != "used" else ""
+        expected[row] = expected.get(row, "") + separator + words
+    plain = render.details(job).splitlines()
+    told = render.details(replace(job, usage=usage)).splitlines()
+    assert told[: len(plain)] == plain
+    assert told[len(plain) :] == [f"  {name + ':':11}{words}" for name, words in expected.items()]
+
+
+def test_notes_have_a_row_each_and_do_nothing_to_the_terminal() -> None:
+    text = render.details(replace(RUNNING, notes=("One is\x1b[31m red.", "Two is not.")))
+    assert text.endswith("  note:      One is\\x1b[31m red.\n  note:      Two is not.\n")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +139,7 @@ def test_json() -> None:
         "output_bytes": 0,
         "limits": {},
         "usage": None,
+        "notes": [],
     }
     found = render.as_json(ended(Cause(CauseKind.TIMEOUT, detail="too long"), signal=15))
     assert found["cause"] == {"kind": "timeout", "by": None, "detail": "too long"}
@@ -111,8 +150,13 @@ def test_json() -> None:
         "disk_ops": 500,
         "disk_bytes": 50 * 2**20,
         "pids": 64,
+        "cpu_weight": 50,
+        "disk_weight": 200,
     }
-    assert found["usage"] == {"cpu_user": 1.5, "cpu_system": 0.25, "max_rss": 3 * 2**20}
+    unknown = dict.fromkeys(field.name for field in fields(Usage))
+    assert found["usage"] == unknown | {"cpu_user": 1.5, "cpu_system": 0.25, "max_rss": 3 * 2**20}
+    assert len(found["usage"]) == 11
+    assert render.as_json(replace(RUNNING, notes=("A note.",)))["notes"] == ["A note."]
 
 
 @given(st.lists(st.binary(max_size=6), min_size=1), st.text(max_size=6))

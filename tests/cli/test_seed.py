@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.program import Program, has_limits
 from tests.harness import Server, serve
-from worker.cgroup import whole_disks
+from worker.disks import whole_disks
 
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LINES = 50_000

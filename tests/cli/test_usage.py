@@ -18,7 +18,7 @@ NO_COMMAND = "no command was given: worker-service {} [flags] -- COMMAND [ARGUME
 #: Command lines that make no sense, with the sentence for each.
 MISUSES: list[tuple[list[str], str]] = [
     (["nope"], "there is no command 'nope': see `worker-service --help`."),
-    (["stat"], "there is no command 'stat': did you mean start?"),
+    (["stat"], "there is no command 'stat': did you mean stats?"),
     (["--nope"], "worker-service has no flag --nope: see `worker-service --help`."),
     (["--server"], "--server needs a value."),
     (["--server", "127.0.0.1:1"], "no command was given: see `worker-service --help`."),
@@ -26,6 +26,16 @@ MISUSES: list[tuple[list[str], str]] = [
     (["stop"], f"stop {ID}"),
     (["wait"], f"wait {ID}"),
     (["stream"], f"stream {ID}"),
+    (["stats"], f"stats {ID}"),
+    (["stats", "a", "b"], f"'b' is one word too many for stats: {SEE.format('stats')}"),
+    (["stats", "a", "--interval", "soon"], "--interval 'soon' is not a number."),
+    *(
+        (
+            ["stats", "a", "--interval", text],
+            f"--interval {text} must be a number of seconds from 0.1 to 3600.",
+        )
+        for text in ("0", "-1", "0.09", "3601", "nan", "inf")
+    ),
     (["query", "a", "b"], f"'b' is one word too many for query: {SEE.format('query')}"),
     (["stop", "a", "b"], f"'b' is one word too many for stop: {SEE.format('stop')}"),
     (["stream", "a", "b"], f"'b' is one word too many for stream: {SEE.format('stream')}"),
@@ -94,6 +104,11 @@ MISUSES: list[tuple[list[str], str]] = [
         "--disk-limit '5,6' gives the same kind of limit twice.",
     ),
     (["run", "--pids-limit", "1.5", "true"], "--pids-limit '1.5' must be a whole number."),
+    (
+        ["start", "--cpu-weight", "0", "true"],
+        "--cpu-weight 0 must be from 1 to 10000; leave it out for the default, 100.",
+    ),
+    (["run", "--disk-weight", "50%", "true"], "--disk-weight '50%' must be a whole number."),
     (
         ["--server", "localhost", "list"],
         "'localhost' is no server address: write HOST:PORT, such as 127.0.0.1:8443, or wss://HOST:PORT.",
@@ -188,10 +203,11 @@ def test_help_and_version(cli: Program) -> None:
             "run",
             "serve",
             "start",
+            "stats",
             "stop",
             "wait",
         ],
-        "start": ["Usage: worker-service start [flags] -- COMMAND [ARGUMENT...]", "-command", "--cpu-limit"],
+        "start": ["Usage: worker-service start [flags] -- COMMAND [ARGUMENT...]", "-command", "--cpu-weight"],
         "run": [
             "Usage: worker-service run [flags] -- COMMAND [ARGUMENT...]",
             "--memory-limit",
@@ -203,6 +219,7 @@ def test_help_and_version(cli: Program) -> None:
         "list": ["Usage: worker-service list [OPTIONS]", "--json"],
         "wait": ["Usage: worker-service wait [OPTIONS] JOB", "exit code"],
         "stream": ["Usage: worker-service stream [OPTIONS] JOB", "Ctrl-C", "WORKER_SERVICE_IDENTITY"],
+        "stats": ["Usage: worker-service stats [OPTIONS] JOB", "--interval", "--once", "--json", "Ctrl-C"],
         "serve": ["Usage: worker-service serve", "--listen", "port 0", "--certs"],
         "certs": ["Usage: worker-service certs COMMAND", "init"],
         "certs init": ["Usage: worker-service certs init", "--dir", "--san", "--force"],
@@ -217,10 +234,12 @@ def test_help_and_version(cli: Program) -> None:
     assert cli().text == cli("--help").text
 
 
-@pytest.mark.parametrize("command", ["query", "stop", "list", "wait", "stream", "start", "run"])
+@pytest.mark.parametrize("command", ["query", "stop", "list", "wait", "stream", "stats", "start", "run"])
 def test_nothing_slow_is_loaded(cli: Program, admin: Client, command: str) -> None:
     job = admin.start(["true"]).id
-    words = {"list": [], "start": ["--", "true"], "run": ["true"]}.get(command, [job])
+    words = {"list": [], "stats": ["--once", job], "start": ["--", "true"], "run": ["true"]}.get(
+        command, [job]
+    )
     loaded = cli.having(PYTHONPROFILEIMPORTTIME="1")(command, *words)
     assert loaded.code == 0
     roots = {line.rpartition("|")[2].strip().partition(".")[0] for line in loaded.err.decode().splitlines()}

@@ -1,12 +1,24 @@
 """The texts of limits: what they mean, and the sentence for each way to get one wrong."""
 
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.limits import LimitError, Limits, parse_cpu, parse_disk, parse_limits, parse_memory, parse_pids
+from wire.limits import (
+    MAX_WEIGHT,
+    MIN_WEIGHT,
+    LimitError,
+    Limits,
+    parse_cpu,
+    parse_disk,
+    parse_limits,
+    parse_memory,
+    parse_pids,
+    parse_weight,
+)
 
 Parser = Callable[[str], Limits]
 
@@ -98,25 +110,65 @@ def test_sentences(parse: Parser, text: str, sentence: str) -> None:
     assert str(caught.value) == sentence
 
 
+@given(st.integers(MIN_WEIGHT, MAX_WEIGHT), st.sampled_from(["", " ", "\n"]))
+def test_any_weight_in_range_is_read_as_it_is(weight: int, space: str) -> None:
+    text = f"{space}{weight}{space}"
+    assert parse_weight("--cpu-weight", text) == weight
+    assert parse_limits(cpu_weight=text) == Limits(cpu_weight=weight)
+    assert parse_limits(disk_weight=text) == Limits(disk_weight=weight)
+    Limits(cpu_weight=weight, disk_weight=weight).check()
+
+
 @given(
-    st.sampled_from([parse_cpu, parse_memory, parse_disk, parse_pids]),
-    st.text("0159.-,%kKmMgGtTiBcpus \u0663"),
+    st.integers().filter(lambda number: not MIN_WEIGHT <= number <= MAX_WEIGHT)
+    | st.sampled_from([MIN_WEIGHT - 1, MAX_WEIGHT + 1, 2**63, 10**5000])
 )
-def test_any_text_is_a_valid_limit_or_refused(parse: Parser, text: str) -> None:
+def test_any_weight_out_of_range_is_refused_wherever_it_comes_from(number: int) -> None:
+    text = str(Decimal(number))
+    with pytest.raises(LimitError) as caught:
+        parse_weight("--disk-weight", text)
+    assert str(caught.value) == (
+        f"--disk-weight {text} must be from 1 to 10000; leave it out for the default, 100."
+    )
+    if abs(number) < 10**4000:  # what Python prints of an integer
+        with pytest.raises(LimitError) as caught:
+            Limits(disk_weight=number).check()
+        assert str(caught.value) == f"the disk_weight must be from 1 to 10000, not {number}."
+
+
+@given(
+    st.sampled_from(["cpu", "memory", "disk", "pids", "cpu_weight", "disk_weight"]),
+    st.text("0159.-,%kKmMgGtTiBcpus \u0663\n") | st.text(max_size=8),
+)
+def test_any_text_is_a_value_in_range_or_a_sentence_that_names_the_flag(name: str, text: str) -> None:
+    flag = f"--{name.replace('_', '-')}" if name.endswith("weight") else f"--{name}-limit"
     try:
-        limits = parse(text)
-    except LimitError:
+        limits = parse_limits(**{name: text})
+    except LimitError as error:
+        sentence = str(error)
+    else:
+        assert limits
+        limits.check()
         return
-    assert limits
-    limits.check()
+    assert sentence.startswith(f"{flag} ")
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "-", "1.5", "100.0", "1e2", "50%", "1k", "100x", "0x10", "1,2", "\u0661"]
+)
+def test_a_weight_that_is_no_whole_number(text: str) -> None:
+    with pytest.raises(LimitError) as caught:
+        parse_limits(cpu_weight=text)
+    assert str(caught.value) == f"--cpu-weight {text!r} must be a whole number."
 
 
 def test_the_flags_together() -> None:
     assert parse_limits() == Limits()
     assert not parse_limits()
-    assert parse_limits(cpu="512", memory="500M", disk="500", pids="9") == Limits(
-        cpu=500, memory=500 * 2**20, disk_ops=500, pids=9
-    )
+    assert parse_limits(
+        cpu="512", memory="500M", disk="500", pids="9", cpu_weight="50", disk_weight="200"
+    ) == Limits(cpu=500, memory=500 * 2**20, disk_ops=500, pids=9, cpu_weight=50, disk_weight=200)
     with pytest.raises(LimitError, match=r"^--memory-limit must"):
         parse_limits(cpu="512", memory="0")
 
@@ -127,6 +179,8 @@ def test_the_flags_together() -> None:
         (Limits(cpu=9), "the cpu limit must be from 10 to 2^63 - 1, not 9."),
         (Limits(memory=1000), "the memory limit must be from 1048576 to 2^63 - 1, not 1000."),
         (Limits(pids=0), "the pids limit must be from 1 to 2^63 - 1, not 0."),
+        (Limits(cpu_weight=0), "the cpu_weight must be from 1 to 10000, not 0."),
+        (Limits(disk_weight=10_001), "the disk_weight must be from 1 to 10000, not 10001."),
         (Limits(disk_ops=2**63), f"the disk_ops limit must be from 1 to 2^63 - 1, not {2**63}."),
     ],
 )
@@ -134,3 +188,7 @@ def test_values_from_the_wire_are_checked_too(limits: Limits, sentence: str) -> 
     with pytest.raises(LimitError) as caught:
         limits.check()
     assert str(caught.value) == sentence
+
+
+def test_more_than_any_machine_has_is_allowed() -> None:
+    Limits(cpu=2**63 - 1, memory=2**63 - 1, disk_ops=2**63 - 1, disk_bytes=2**63 - 1, pids=2**63 - 1).check()

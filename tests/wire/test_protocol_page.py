@@ -103,12 +103,19 @@ def test_the_message_table_is_complete() -> None:
         assert listed[name] == [field.name for field in dataclasses.fields(cls)]
 
 
-@pytest.mark.parametrize("record", [jobs.StartParams, jobs.JobStatus, Limits])
+@pytest.mark.parametrize("record", [jobs.StartParams, jobs.JobStatus, jobs.Usage, Limits])
 def test_the_record_tables_are_complete(record: type) -> None:
     names = [row[0] for row in rows("Records")]
     fields = [field.name for field in dataclasses.fields(record)]
     begin = names.index(fields[0])
     assert names[begin : begin + len(fields)] == fields
+
+
+@pytest.mark.parametrize("record", [jobs.StartParams, jobs.JobStatus, jobs.Usage, Limits])
+def test_the_record_tables_say_what_may_be_absent(record: type) -> None:
+    for field in dataclasses.fields(record):
+        optional = field.default is None
+        assert f"| `{field.name}`{'?' * optional} | " in PAGE
 
 
 @pytest.mark.parametrize(
@@ -121,13 +128,22 @@ def test_the_record_tables_are_complete(record: type) -> None:
         jobs.JobReply,
         jobs.ListReply,
         jobs.Cause,
-        jobs.Usage,
     ],
 )
 def test_the_small_records_are_complete(record: type) -> None:
     text = PAGE.split(f"**{record.__name__}** ")[1].split("**")[0]
     for field in dataclasses.fields(record):
         assert f"`{field.name}`" in text
+
+
+def test_an_old_client_keeps_working_with_a_new_server() -> None:
+    """As "Versions" promises: what came later is ignored, and what an old server lacks has its default."""
+    plain = codec.to_map(dataclasses.replace(JOB, usage=jobs.Usage(1.0, 0.5, 4096), notes=("A note.",)))
+    later = {**plain, "colour": "red", "usage": {**plain["usage"], "energy": 5.0}}
+    assert codec.from_map(jobs.JobStatus, later) == codec.from_map(jobs.JobStatus, plain)
+    old = {name: value for name, value in plain.items() if name != "notes"}
+    assert codec.from_map(jobs.JobStatus, old).notes == ()
+    assert codec.to_map(jobs.Usage(1.0, 0.5)) == {"cpu_user": 1.0, "cpu_system": 0.5}
 
 
 def test_the_values_are_listed() -> None:

@@ -1,12 +1,18 @@
-"""Owns what tests of the worker use by name: a log that can be read, and cancels at a chosen step."""
+"""Owns what tests of the worker use by name: a readable log, cancels at a chosen step, kinds of hosts."""
 
 import io
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import trio
 
+from worker.hierarchy import Hierarchies
 from worker.log import Log
+
+#: For the fixture `hierarchies`: what this host has, its v1 hierarchies alone, and none at all.
+KINDS = ("here", "v1", "none")
 
 
 class KeptLog(Log):
@@ -40,3 +46,13 @@ class CancelAt(trio.abc.Instrument):
             self.left -= 1
             if self.left == 0:
                 self.scope.cancel()
+
+
+def descriptors(pid: int | str = "self") -> set[str]:
+    """The descriptors of a process, ours if none is named; that of the listing itself is among ours."""
+    return set(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+
+
+def directories(hierarchies: Hierarchies) -> list[Path]:
+    """The jobs' directories in every hierarchy."""
+    return [path for base in hierarchies.bases for path in base.iterdir() if path.is_dir()]

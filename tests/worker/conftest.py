@@ -1,14 +1,18 @@
 """Owns what tests of the worker share: this host's cgroups, a real spawner, and a log that can be read."""
 
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
 from hypothesis import settings
 
 from tests.worker.common import KeptLog
+from worker import hierarchy
 from worker import spawner as spawner_module
 from worker.hierarchy import Hierarchies, open_hierarchies
+from worker.mounts import read_mounts
 from worker.spawner import Spawner
 
 # Wall-clock deadlines fail on a loaded machine and say nothing about the code.
@@ -23,10 +27,28 @@ def log() -> KeptLog:
 
 
 @pytest.fixture
-def hierarchies() -> Iterator[Hierarchies]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of this host's cgroups to use: ``here`` for all, ``v1`` for those alone, or ``none``.
+
+    Tests that are to run on each kind say ``@pytest.mark.parametrize("kind", KINDS, indirect=True)``.
+    """
+    return str(getattr(request, "param", "here"))
+
+
+@pytest.fixture
+def hierarchies(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hierarchies]:
     """A subtree of this host's cgroups."""
-    with open_hierarchies() as found:
-        yield found
+    mounts = read_mounts()
+    if kind == "v1":
+        mounts = [mount for mount in mounts if mount.version == 1]
+        if not mounts:
+            pytest.skip("NOT TESTED: this machine mounts no v1 hierarchy; a hybrid one does")
+    elif kind == "none":
+        mounts = []
+    with monkeypatch.context() as patch:
+        patch.setattr(hierarchy, "read_mounts", lambda: mounts)
+        with open_hierarchies() as found:
+            yield found
 
 
 @pytest.fixture
@@ -41,3 +63,21 @@ async def spawner(
             await link.start(spawner.run)
             yield spawner
             link.cancel_scope.cancel()
+
+
+@pytest.fixture
+def sleep() -> Iterator[Callable[[Path | None], subprocess.Popen[bytes]]]:
+    """Starts processes that stay, each in a cgroup."""
+    processes = []
+
+    def start(path: Path | None) -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen(["sleep", "600"]))
+        if path is not None:
+            (path / "cgroup.procs").write_text(str(processes[-1].pid))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait(10)  # one in a frozen v1 cgroup would stay

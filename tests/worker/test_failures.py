@@ -6,7 +6,7 @@ import pytest
 
 from wire.errors import ErrorCode
 from wire.messages import Failure, encode_message
-from worker.cgroup import LimitRefusedError
+from worker.ceilings import LimitRefusedError
 from worker.failures import explain_start
 from worker.spawner import ProcessSpec, SpawnError
 

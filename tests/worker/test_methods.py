@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from certs.roles import Identity, Role
 from wire import codec
 from wire.errors import ErrorCode, RequestError
-from wire.jobs import Cause, CauseKind, JobReply, JobStatus, ListReply, StartParams, Status
+from wire.jobs import Cause, CauseKind, JobReply, JobStatus, ListReply, StartParams, Status, Usage
 from wire.limits import Limits
 from wire.messages import STDOUT, Reply, Request, encode_message
 from worker import methods
@@ -24,6 +24,8 @@ from worker.methods import MAX_ARGUMENT_BYTES, _environment, _process_spec, prep
 from worker.output import Chunk, OutputLog
 from worker.registry import Registry
 from worker.spawner import ProcessSpec
+
+USED = Usage(1.0, 0.5, memory=2**20)
 
 
 @dataclass
@@ -42,6 +44,9 @@ class FakeJob:
         return JobStatus(
             self.id, Status.RUNNING, 1, self.argv, self.owner, 0.0, self.output.size, cwd=self.cwd
         )
+
+    def measured(self) -> JobStatus:
+        return replace(self.status(), usage=USED)
 
     async def stop(self, cause: Cause, grace: float) -> None:
         await trio.lowlevel.checkpoint()
@@ -197,6 +202,17 @@ async def test_a_stop_names_who_asked_and_its_grace() -> None:
         assert isinstance(await answer(call, "stop", id="a", **params), JobReply)
     cause = Cause(CauseKind.STOPPED, by="bob")
     assert job.stops == [(cause, 10.0), (cause, 0.0), (cause, 2.5)]
+
+
+async def test_only_a_query_measures_a_job_that_runs() -> None:
+    """Counters are read when they are asked for: a list may be of thousands of jobs."""
+    job = FakeJob("a")
+    call = FakeCall(FakeRegistry(job))
+    assert await answer(call, "query", id="a") == JobReply(job.measured())
+    assert await answer(call, "stop", id="a") == JobReply(job.status())
+    assert (await answer(call, "list")).jobs == (job.status(),)
+    job.ended.set()
+    assert await answer(call, "wait", id="a") == JobReply(job.status())
 
 
 @pytest.mark.parametrize("name", ["stop", "query", "wait", "stream"])

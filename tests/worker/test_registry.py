@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.harness import children, eventually
-from tests.worker.common import KeptLog
+from tests.worker.common import KeptLog, directories
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
@@ -36,10 +36,6 @@ async def registry(hierarchies: Hierarchies, spawner: Spawner, log: KeptLog) -> 
 
 async def start(registry: Registry, *argv: str, limits: Limits | None = None) -> Job:
     return await registry.start(spec(*argv), owner="alice", limits=limits, seconds=None)
-
-
-def directories(hierarchies: Hierarchies) -> list[str]:
-    return [path.name for base in hierarchies.bases for path in base.iterdir() if path.is_dir()]
 
 
 # --- find
@@ -109,7 +105,7 @@ async def test_a_start_that_fails_is_explained_and_not_listed(
     for argv, limits, code in (
         ("/no/such/program", None, ErrorCode.NO_SUCH_PROGRAM),
         ("/etc/passwd", Limits(pids=5), ErrorCode.NOT_EXECUTABLE),
-        ("true", Limits(pids=2**40), ErrorCode.LIMIT_REFUSED),
+        ("true", Limits(pids=-5), ErrorCode.LIMIT_REFUSED),
     ):
         with pytest.raises(RequestError) as caught:
             await start(registry, argv, limits=limits)

@@ -1,0 +1,51 @@
+"""Limits on tasks on a real kernel: a fork bomb stays within its own, harms nobody, and can be stopped."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+
+from client.blocking import Client
+from tests.harness import alive, eventually
+from tests.host.common import SLOW, control, directories, program
+from wire.jobs import JobStatus
+from wire.limits import parse_limits
+
+pytestmark = pytest.mark.host
+MOST = 50
+ANSWER_SECONDS = 0.1 * SLOW
+REQUESTS = 20
+
+
+def members(job: JobStatus) -> list[int]:
+    """The processes of a job. (pids.current also counts, for an instant, a fork that is being refused.)"""
+    return [int(line) for line in (control(job, "pids.max").parent / "cgroup.procs").read_text().split()]
+
+
+def median(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(REQUESTS):
+        began = time.monotonic()
+        call()
+        times.append(time.monotonic() - began)
+    return statistics.median(times)
+
+
+def test_a_fork_bomb_is_contained(admin: Client) -> None:
+    job = admin.start(program("bomb"), limits=parse_limits(pids=str(MOST)))
+    eventually(lambda: len(members(job)) == MOST, "as many processes as the limit lets be")
+    refused = control(job, "pids.events")
+    eventually(lambda: int(refused.read_text().split()[1]) > 0, "a refused fork")
+    sizes = [len(members(job)) for _ in range(50)]
+    latencies = {
+        "query": median(lambda: admin.query(job.id)),
+        "start": median(lambda: admin.start(["true"])),
+    }
+    sizes += [len(members(job)) for _ in range(50)]
+    processes = members(job)
+    admin.stop(job.id, grace=0.2)
+    assert set(sizes) == {MOST}
+    assert not [pid for pid in processes if alive(pid)]
+    assert not directories(job)
+    assert max(latencies.values()) < ANSWER_SECONDS, latencies

@@ -1,0 +1,214 @@
+"""What is done to a whole cgroup tree: on plain files where these say enough, on this host's cgroups else."""
+
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.harness import eventually
+from tests.worker.common import descriptors
+from worker import cgroupfs
+from worker.hierarchy import Hierarchies
+
+Sleeper = subprocess.Popen[bytes]
+Sleep = Callable[[Path | None], Sleeper]
+V1 = pytest.param("v1", marks=pytest.mark.host)
+HERE = pytest.param("here", marks=pytest.mark.host)
+
+
+# --- plain files
+
+
+def test_read_and_write(tmp_path: Path) -> None:
+    before = descriptors()
+    file = tmp_path / "file"
+    with pytest.raises(FileNotFoundError):
+        cgroupfs.write(str(file), "1")
+    file.write_text("1 2\n")
+    cgroupfs.write(str(file), "3")
+    assert cgroupfs.read(str(file)) == "3 2\n"  # one write, and nothing is cut off
+    assert cgroupfs.read(str(tmp_path)) == cgroupfs.read(str(tmp_path / "none")) == ""
+    assert descriptors() == before
+
+
+def test_a_tree_has_parents_first_and_no_links(tmp_path: Path) -> None:
+    for folder in ("a/b", "c"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("/")
+    (tmp_path / "file").touch()
+    top = str(tmp_path)
+    assert sorted(cgroupfs.children(top)) == [f"{top}/a", f"{top}/c"]
+    found = cgroupfs.tree(top)
+    assert sorted(found) == [top, f"{top}/a", f"{top}/a/b", f"{top}/c"]
+    assert found.index(f"{top}/a") < found.index(f"{top}/a/b")
+    assert cgroupfs.children(f"{top}/none") == cgroupfs.children(f"{top}/file") == []
+
+
+def test_members_are_those_of_the_whole_tree(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "cgroup.procs").write_text("12\n7\n")
+    (tmp_path / "inner/cgroup.procs").write_text("300\n")
+    assert cgroupfs.members(str(tmp_path)) == [12, 7, 300]
+    assert cgroupfs.members(str(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "empty"),
+    [
+        ({"cgroup.events": "populated 0\nfrozen 0\n"}, True),
+        ({"cgroup.events": "populated 1\nfrozen 0\n"}, False),
+        ({"cgroup.events": "populated 1\nfrozen 0\n", "cgroup.procs": ""}, False),  # zombies, with threads
+        ({"tasks": "", "cgroup.procs": ""}, True),  # v1
+        ({"tasks": "7\n", "cgroup.procs": "7\n"}, False),
+        ({}, False),  # nothing in it can be read now
+    ],
+)
+def test_what_is_empty(tmp_path: Path, files: dict[str, str], empty: bool) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cgroupfs.is_empty(str(tmp_path)) is empty
+    assert cgroupfs.is_empty(str(tmp_path / "gone"))
+
+
+def test_remove_tree_says_what_is_left(tmp_path: Path) -> None:
+    (tmp_path / "base" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "base" / "link").symlink_to("/")
+    assert not cgroupfs.remove_tree(str(tmp_path / "base"))  # a plain directory keeps its files
+    assert not (tmp_path / "base" / "a").exists()
+    (tmp_path / "base" / "link").unlink()
+    assert cgroupfs.remove_tree(str(tmp_path / "base"))
+    assert cgroupfs.remove_tree(str(tmp_path / "base"))
+
+
+def test_a_sweep_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroupfs, "SWEEP_DEADLINE", 0.02)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "file").touch()
+    assert not cgroupfs.sweep(str(tmp_path / "none"), [str(tmp_path / "base")])
+    assert (tmp_path / "base").exists()
+
+
+def test_freeze_writes_what_there_is(tmp_path: Path) -> None:
+    cgroupfs.freeze(str(tmp_path), frozen=True)
+    assert list(tmp_path.iterdir()) == []
+    for file, frozen, thawed in (("cgroup.freeze", "1", "0"), ("freezer.state", "FROZEN", "THAWED")):
+        for state in (frozen, thawed):
+            (tmp_path / file).write_text("")
+            cgroupfs.freeze(str(tmp_path), frozen=state == frozen)
+            assert (tmp_path / file).read_text() == state
+
+
+# --- real cgroups, of each kind that this host has
+
+
+@pytest.fixture
+def cgroup(hierarchies: Hierarchies) -> Path:
+    """A cgroup in the hierarchy that keeps jobs together."""
+    assert hierarchies.tracking is not None
+    path = hierarchies.tracking / "job"
+    path.mkdir()
+    return path
+
+
+def shows(file: Path, text: str) -> bool:
+    return file.read_text() == text
+
+
+def nest(cgroup: Path) -> Path:
+    """A cgroup with an odd name below another."""
+    inner = cgroup / "made by" / "the job"
+    inner.mkdir(parents=True)
+    return inner
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_a_signal_reaches_every_member_and_no_stranger(cgroup: Path, sleep: Sleep) -> None:
+    members = [sleep(cgroup), sleep(cgroup), sleep(nest(cgroup))]
+    (cgroup.parent / "neighbour").mkdir()
+    stranger, neighbour = sleep(None), sleep(cgroup.parent / "neighbour")
+    assert sorted(cgroupfs.members(str(cgroup))) == sorted(member.pid for member in members)
+    cgroupfs.send(str(cgroup), signal.SIGTERM)
+    assert [member.wait(5) for member in members] == [-signal.SIGTERM] * 3
+    assert stranger.poll() is neighbour.poll() is None
+    assert cgroupfs.is_empty(str(cgroup))
+    assert not cgroupfs.is_empty(str(cgroup.parent))
+    cgroupfs.send(str(cgroup), signal.SIGTERM)  # and nobody is left to hear it
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_a_number_that_left_the_tree_is_not_signalled(
+    cgroup: Path, sleep: Sleep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read as a member's, and had become a stranger's when it was pinned."""
+    member, stranger = sleep(cgroup), sleep(None)
+    before = descriptors()
+    monkeypatch.setattr(cgroupfs, "members", lambda path: [stranger.pid, member.pid])
+    cgroupfs.send(str(cgroup), signal.SIGTERM)
+    assert member.wait(5) == -signal.SIGTERM
+    assert stranger.poll() is None
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_more_members_than_we_may_have_descriptors(cgroup: Path, sleep: Sleep) -> None:
+    members = [sleep(cgroup) for _ in range(20)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filler = [os.dup(2)]
+    while filler[-1] < 100:  # no hole is left below the limit
+        filler.append(os.dup(2))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filler[-1] + 8, hard))
+    try:
+        cgroupfs.send(str(cgroup), signal.SIGTERM)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in filler:
+            os.close(fd)
+    assert [member.wait(5) for member in members] == [-signal.SIGTERM] * 20
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_a_tree_is_frozen_and_let_go(cgroup: Path, sleep: Sleep) -> None:
+    inner = nest(cgroup)
+    member = sleep(inner)
+    file, frozen, thawed = (
+        ("freezer.state", "FROZEN\n", "THAWED\n")
+        if (inner / "freezer.state").exists()
+        else ("cgroup.events", "populated 1\nfrozen 1\n", "populated 1\nfrozen 0\n")
+    )
+    for state in (frozen, thawed):
+        cgroupfs.freeze(str(cgroup), frozen=state == frozen)
+        eventually(partial(shows, inner / file, state), state)
+    assert member.poll() is None
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen by the job itself"])
+def test_a_kill_ends_the_whole_tree(cgroup: Path, sleep: Sleep, frozen: bool) -> None:
+    inner = nest(cgroup)
+    members = [sleep(cgroup), sleep(inner.parent), sleep(inner)]
+    os.kill(members[0].pid, signal.SIGSTOP)
+    if frozen:
+        cgroupfs.freeze(str(inner), frozen=True)
+    cgroupfs.kill(str(cgroup))
+    assert [member.wait(5) for member in members] == [-signal.SIGKILL] * 3
+    assert cgroupfs.is_empty(str(cgroup))
+    cgroupfs.kill(str(cgroup))  # an empty one, and one that is gone
+    assert cgroupfs.remove_tree(str(cgroup))
+    cgroupfs.kill(str(cgroup))
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_a_sweep_kills_and_removes(cgroup: Path, hierarchies: Hierarchies, sleep: Sleep) -> None:
+    members = [sleep(cgroup), sleep(nest(cgroup))]
+    others = [base / "job" for base in hierarchies.bases[1:]]
+    for other in others:
+        other.mkdir()
+        (other / "cgroup.procs").write_text(str(members[0].pid))
+    assert cgroupfs.sweep(str(cgroup), [str(cgroup), *map(str, others)])
+    assert [member.wait(5) for member in members] == [-signal.SIGKILL] * 2
+    assert not any(path.exists() for path in [cgroup, *others])

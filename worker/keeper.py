@@ -1,0 +1,128 @@
+"""Owns how a job's processes are kept together where there is no cgroup: by a parent that outlives them.
+
+The keeper is a fork of the spawner between it and the job's main process, and the child subreaper (prctl(2))
+of all that the job starts. So a job's processes are the keeper's descendants, daemons included, and are found
+by walking the process tree. A job could escape only by killing its keeper; a cgroup knows no such way.
+
+The spawner loads it, so it imports the standard library alone, and little of that.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+#: The keeper's first report is the main process's pid in so many digits.
+PID_DIGITS = 12
+
+
+def parents() -> dict[int, int]:
+    """Every living process and its parent."""
+    found = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208  # pathlib costs the spawner its start-up
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123  # likewise
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+            except OSError:
+                continue  # it has ended
+            if state != b"Z":
+                found[int(name)] = int(parent)
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """The living processes below one, nearest first."""
+    below: dict[int, list[int]] = {}
+    for child, parent in parents().items():
+        below.setdefault(parent, []).append(child)
+    found = [pid]
+    for one in found:
+        found += below.get(one, [])
+    return found[1:]
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to every process below one, and to no stranger: each is pinned, then looked at again."""
+    pinned = {}
+    try:
+        for one in descendants(pid):
+            with contextlib.suppress(OSError):  # it has ended
+                pinned[one] = os.pidfd_open(one)
+        still = set(descendants(pid))
+        for one, fd in pinned.items():
+            with contextlib.suppress(OSError):  # likewise
+                if one in still:
+                    signal.pidfd_send_signal(fd, number)
+    finally:
+        for fd in pinned.values():
+            os.close(fd)
+
+
+def kill(pid: int) -> None:
+    """Kill every process below one. They are stopped first, so that few outrun it by forking.
+
+    Whoever needs all of them gone asks again until they are.
+    """
+    send(pid, signal.SIGSTOP)
+    send(pid, signal.SIGKILL)
+
+
+def kill_all(pid: int, seconds: float) -> bool:
+    """Kill every process below one again and again; return whether all are gone in time."""
+    deadline = time.monotonic() + seconds
+    while descendants(pid):
+        if time.monotonic() > deadline:
+            return False
+        kill(pid)
+        time.sleep(0.005)
+    return True
+
+
+def prctl(option: int, value: int) -> None:
+    """Call prctl(2).
+
+    Raises:
+        OSError: the kernel refused it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def keep(report: int, start: Callable[[], int]) -> None:
+    """Be a keeper: start the main process, report its pid and its end, reap the rest until none is left.
+
+    If the spawner dies, so do all of them.
+
+    Args:
+        report: where to write, first the pid, then ``{"status", "usage"}`` as JSON.
+        start: forks and returns the main process's pid.
+    """
+    spawner = os.getppid()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, lambda number, frame: kill_all(os.getpid(), 10.0))
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    main = start()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # likewise
+        if int(name) > 2 and int(name) != report:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(int(name))
+    os.write(report, b"%0*d" % (PID_DIGITS, main))
+    if os.getppid() != spawner:
+        os.kill(os.getpid(), signal.SIGTERM)  # it died before we asked to be told
+    while True:
+        try:
+            pid, status, usage = os.wait4(-1, 0)
+        except ChildProcessError:
+            return
+        if pid == main:
+            used = [usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024]
+            os.write(report, json.dumps({"status": status, "usage": used}).encode())

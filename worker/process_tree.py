@@ -1,0 +1,81 @@
+"""Owns one job's processes on a host that gives us no cgroup: the descendants of the job's keeper.
+
+It stands where `worker.cgroup.JobCgroup` stands elsewhere. Nothing can be limited, and little counted.
+"""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import trio
+
+from wire.jobs import Usage
+
+from . import keeper
+from .cgroup import REMOVE_DEADLINE
+
+
+class ProcessTree:
+    """One job's processes, from the moment `adopt` says under which keeper they are."""
+
+    #: Whether the spawner must keep the job's processes together, as there is no cgroup.
+    kept = True
+
+    def __init__(self) -> None:
+        self._keeper = 0
+
+    @contextlib.contextmanager
+    def open_directories(self) -> Iterator[list[int]]:
+        """There is no cgroup to join."""
+        yield []
+
+    def adopt(self, keeper: int) -> None:
+        """The job runs under this process."""
+        self._keeper = keeper
+
+    def pids(self) -> list[int]:
+        """The job's processes."""
+        return keeper.descendants(self._keeper) if self._keeper else []
+
+    def is_empty(self) -> bool:
+        """Whether no living process is left."""
+        return not self.pids()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the job, and to no stranger."""
+        if self._keeper:
+            keeper.send(self._keeper, number)
+
+    def kill(self) -> None:
+        """Kill every process of the job; `remove` does it until none is left."""
+        if self._keeper:
+            keeper.kill(self._keeper)
+
+    def out_of_memory(self) -> str | None:
+        """Nobody counts, so nobody says so."""
+        return None
+
+    async def watch(self, kill: Callable[[], None]) -> None:
+        """There is nothing to watch."""
+        del kill
+        await trio.lowlevel.checkpoint()
+
+    def usage(self) -> Usage | None:
+        """Nobody counts while it runs."""
+        return None
+
+    async def wait_empty(self) -> None:
+        """Wait until no living process is left."""
+        await trio.lowlevel.checkpoint()
+        while not self.is_empty():  # noqa: ASYNC110  # nobody tells
+            await trio.sleep(0.02)
+
+    async def remove(self) -> bool:
+        """Kill what is left; return False if some would not go within the deadline."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
+            await trio.lowlevel.checkpoint()
+            while not self.is_empty():
+                self.kill()
+                await trio.sleep(0.005)
+            return True
+        return False
