@@ -36,6 +36,16 @@ demo: setup
 test *args: setup
     @{{ bin }}/python -m pytest "$@"
 
+# Run the tests that need root and cgroups, on this machine; arguments go to pytest
+[group('start here')]
+test-host *args: setup
+    @{{ bin }}/python -m pytest -m host "$@"
+
+# Run the same tests in a virtual machine that has cgroup v2 alone; arguments go to pytest
+[group('start here')]
+test-vm *args: setup
+    @{{ bin }}/python -m tests.vm "$@"
+
 # Make a CA and the server's, admin's and user's certificates
 [group('use it')]
 certs *args: setup
