@@ -171,7 +171,7 @@ async def test_a_cgroup_that_is_gone(spawner: Spawner, hierarchies: Hierarchies)
         with pytest.raises(SpawnError) as caught:
             await spawner.spawn("job", spec("true"), [null, *procs])
     os.close(null)
-    assert (caught.value.step, caught.value.errno) == ("cgroup", errno.ENODEV)
+    assert (caught.value.step, caught.value.errno) == ("cgroup", errno.ENOENT)
 
 
 async def test_a_spawner_out_of_descriptors_says_so_and_goes_on(spawner: Spawner) -> None:
