@@ -52,6 +52,14 @@ def hierarchies(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hierarch
 
 
 @pytest.fixture
+def cgrouped(hierarchies: Hierarchies) -> Hierarchies:
+    """A subtree that is there; skips where a host that has none is meant."""
+    if hierarchies.tracking is None:
+        pytest.skip("not for hosts without cgroups: there is no cgroup to refuse a limit or a name")
+    return hierarchies
+
+
+@pytest.fixture
 async def spawner(
     hierarchies: Hierarchies, log: KeptLog, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Spawner]:

@@ -153,14 +153,24 @@ async def test_what_is_left_of_a_job_ends_with_it(host: Host, log: KeptLog) -> N
     [
         (b"/no/such/program", None, SpawnError),
         (b"/no/such/program", Limits(pids=5), SpawnError),
-        (b"/bin/true", Limits(pids=-5), LimitRefusedError),
     ],
 )
 async def test_a_start_that_fails_raises_bare_and_leaves_nothing(
     host: Host, log: KeptLog, argv: bytes, limits: Limits | None, error: type[Exception]
 ) -> None:
-    if error is LimitRefusedError and not host.hierarchies.controllers:
-        pytest.skip("without cgroups, limits are refused before")
+    await check_fails(host, log, argv, limits, error)
+
+
+async def test_a_value_that_the_kernel_refuses_leaves_nothing(
+    cgrouped: Hierarchies, host: Host, log: KeptLog
+) -> None:
+    assert cgrouped.tracking is not None
+    await check_fails(host, log, b"/bin/true", Limits(pids=-5), LimitRefusedError)
+
+
+async def check_fails(
+    host: Host, log: KeptLog, argv: bytes, limits: Limits | None, error: type[Exception]
+) -> None:
     job = Job("job", ProcessSpec((argv,), {}, b"/", merge=False), "alice", limits, None, 1, log)
     with pytest.raises(error):
         await host.run(job, lambda: pytest.fail("it does not run"))
@@ -168,10 +178,10 @@ async def test_a_start_that_fails_raises_bare_and_leaves_nothing(
     await host.assert_clean()
 
 
-async def test_a_taken_name_raises_bare_and_leaves_the_other_alone(host: Host, log: KeptLog) -> None:
-    if host.hierarchies.tracking is None:
-        pytest.skip("without cgroups, there is no name to take")
-    other = JobCgroup(host.hierarchies, "job", Limits())
+async def test_a_taken_name_raises_bare_and_leaves_the_other_alone(
+    cgrouped: Hierarchies, host: Host, log: KeptLog
+) -> None:
+    other = JobCgroup(cgrouped, "job", Limits())
     with pytest.raises(FileExistsError):
         await host.run(make(log, "true"))
     assert other.path.is_dir()
