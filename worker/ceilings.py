@@ -126,9 +126,11 @@ def apply(hierarchies: Hierarchies, name: str, limits: Limits) -> None:
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     continue  # a disk that was taken out since they were listed
-                raise LimitRefusedError(
-                    f"The kernel refused {limit} = {value} ({file}: {error.strerror})."
-                ) from error
+                reason = f"The kernel refused {limit} = {value} ({file}: {error.strerror})"
+                if limit == "cpu" and error.errno == errno.EINVAL and controller.version == 1:
+                    above = controller.base.parent
+                    reason += f"; {above}, or a cgroup above it, has a lower quota: ask for less"
+                raise LimitRefusedError(f"{reason}.") from error
 
 
 def settings(limit: str, value: int, version: int, path: Path, disks: list[Disk]) -> list[tuple[str, str]]:

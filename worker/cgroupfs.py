@@ -22,6 +22,9 @@ def write(path: str, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
+    except OSError as error:
+        error.filename = path  # write(2) knows no name
+        raise
     finally:
         os.close(fd)
 

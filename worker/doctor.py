@@ -114,8 +114,9 @@ def _trial(hierarchies: Hierarchies, limit: str) -> Finding:
     try:
         check_enforceable(hierarchies, limits)
         controller = hierarchies.controllers[CONTROLLER_OF[limit]]
-        made.append(controller.base / name)
-        made[0].mkdir()
+        path = controller.base / name
+        path.mkdir()
+        made.append(path)
         apply(hierarchies, name, limits)
     except LimitRefusedError as error:
         return Finding(flag, False, str(error), needed)

@@ -166,11 +166,11 @@ class _Opening:
                 f"the {controller} controller cannot be used here ({error.strerror}); {_REMEDY}"
             )
             if error.errno == errno.EBUSY:
-                place = self._place(unified)
-                missing[controller] = (
-                    f"other processes are in the server's cgroup {place} ({_residents(place)}); start "
-                    "it in one of its own, as a systemd unit with Delegate=yes, or give --cgroup-parent"
-                )
+                place = Path(error.filename or self._place(unified)).parent
+                remedy = "start the server in a cgroup of its own, as a systemd unit with Delegate=yes"
+                if self._parent is None:
+                    remedy += ", or give --cgroup-parent"
+                missing[controller] = f"other processes are in {place} ({_residents(place)}); {remedy}"
             elif error.errno == errno.ENOENT:
                 missing[controller] = (
                     f"the {controller} controller is not delegated to {self._place(unified)}; "
@@ -183,12 +183,13 @@ class _Opening:
         if self._parent is not None:
             above = [folder for folder in place.parents if folder.is_relative_to(mount.top)]
             folders = [*reversed(above), *folders]
-        if not is_root(place):
-            self._leave(place)
         for folder in folders:
+            if not is_root(folder):
+                self._leave(folder)
             if controller not in _words(folder / "cgroup.subtree_control"):
                 cgroupfs.write(f"{folder}/cgroup.subtree_control", f"+{controller}")
-                if folder == place:
+                leaf = self.hierarchies.leaf
+                if leaf is not None and folder == leaf.parent:
                     self._enabled.append(controller)
 
     def _leave(self, place: Path) -> None:

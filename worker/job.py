@@ -14,8 +14,8 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -42,6 +42,7 @@ KILL_PAUSE = 0.005
 #: Bytes a pipe holds, so that a job seldom waits for us (fcntl(2), F_SETPIPE_SZ).
 PIPE_BYTES = 1024 * 1024
 READ_BYTES = 256 * 1024
+_WAITING = "The job waits: the server's room for output is used up (`remove` frees some)."
 
 
 @dataclass(slots=True)
@@ -56,6 +57,8 @@ class Job:
         timeout: seconds after which it is stopped; None for never.
         grace: seconds between TERM and KILL when it is stopped for its timeout.
         log: the server's log.
+        output: where its output goes.
+        number: its place among the server's jobs.
     """
 
     id: str
@@ -66,6 +69,7 @@ class Job:
     grace: float
     log: Log
     output: OutputLog = field(default_factory=OutputLog)
+    number: int = 0
     pid: int = 0
     started_at: float = 0.0
     ended_at: float | None = None
@@ -97,8 +101,12 @@ class Job:
             cwd=self.spec.cwd,
             limits=self.limits,
             usage=self._usage,
-            notes=notes(self.limits) if self.limits else (),
+            notes=(notes(self.limits) if self.limits else ()) + self._now(),
+            dropped=self.output.dropped or None,
         )
+
+    def _now(self) -> tuple[str, ...]:
+        return (_WAITING,) if self.output.waiting else ()
 
     def measured(self) -> JobStatus:
         """What is known of the job now, with what it has used so far."""
@@ -146,14 +154,17 @@ class Job:
             on_running()
             drain = trio.CancelScope(shield=True)
             killed = trio.Event()
+            waiting = [trio.CancelScope() for _ in streams]
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain, streams, drain, processes, killed)
+                nursery.start_soon(self._drain, streams, drain, processes, killed, waiting)
                 try:
                     await self._live(processes, child)
                 finally:
                     drain.deadline = trio.current_time() + DRAIN_DEADLINE
                     processes.kill()
                     killed.set()
+                    for scope in waiting:
+                        scope.cancel()  # what the pipes hold is little, and kept whether there is room or not
         finally:
             await self._conclude(processes, child)  # noqa: ASYNC102  # each wait is shielded and bounded
 
@@ -180,6 +191,7 @@ class Job:
         drain: trio.CancelScope,
         processes: JobCgroup | ProcessTree,
         killed: trio.Event,
+        waiting: list[trio.CancelScope],
     ) -> None:
         # Shielded from the job's own cancellation, so that what it says while it dies is kept, and it
         # does not block on a full pipe then. `run` sets the deadline.
@@ -189,8 +201,8 @@ class Job:
             async with trio.open_nursery() as killing:
                 killing.start_soon(self._kill_rest, processes, killed)
                 async with trio.open_nursery() as nursery:
-                    for stream, number in zip(streams, (STDOUT, STDERR), strict=False):
-                        nursery.start_soon(self._pump, stream, number)
+                    for stream, number, scope in zip(streams, (STDOUT, STDERR), waiting, strict=False):
+                        nursery.start_soon(self._pump, stream, number, scope)
                 killing.cancel_scope.cancel()
         if drain.cancelled_caught:
             self.log.warning("output was cut: a process outside the job holds its pipe", job=self.id)
@@ -202,7 +214,12 @@ class Job:
             processes.kill()
             await trio.sleep(KILL_PAUSE)
 
-    async def _pump(self, stream: trio.lowlevel.FdStream, number: int) -> None:
+    async def _pump(self, stream: trio.lowlevel.FdStream, number: int, waiting: trio.CancelScope) -> None:
+        with waiting:
+            while data := await stream.receive_some(READ_BYTES):
+                self.output.append(number, data)
+                await self.output.make_room()
+            return
         while data := await stream.receive_some(READ_BYTES):
             self.output.append(number, data)
 
@@ -241,6 +258,14 @@ class Job:
             processes.kill()
         self._stop_done.set()
 
+    @contextmanager
+    def _accounting(self) -> Iterator[None]:
+        """What a kernel's counters hold may be news to us; that must not keep a job from its end."""
+        try:
+            yield
+        except Exception:  # it is told, and what comes next goes on
+            self.log.exception("what a job used could not be read", job=self.id)
+
     async def _conclude(self, processes: JobCgroup | ProcessTree, child: Child | None) -> None:
         """Remove the cgroup, and publish the final status of a job that had begun. Bounded."""
         end = Exit.by_loss()
@@ -249,10 +274,10 @@ class Job:
             if child is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + REPORT_DEADLINE):
                     end = await child.wait()
-            out_of_memory = processes.out_of_memory()
-            used = processes.usage()
+            with self._accounting():
+                out_of_memory = processes.out_of_memory()
+                self._usage = with_process(processes.usage(), end.usage)
             self._processes = None
-            self._usage = with_process(used, end.usage)
             if not await processes.remove():
                 self.log.error("a job's processes or cgroup could not be removed", job=self.id)
         finally:
@@ -260,6 +285,7 @@ class Job:
             if child is not None:
                 self.cause = cause_of(end, stopped=self.cause, out_of_memory=out_of_memory)
                 self.ended_at, self.end = time.time(), end
+                self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight
                 self.output.close()
                 self.ended.set()
 

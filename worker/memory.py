@@ -16,7 +16,8 @@ Sources: cgroup-v1/memory.rst, cgroup-v2.rst, accounting/psi.rst.
 import contextlib
 import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -58,9 +59,16 @@ class MemoryWatch:
         """Why the job is out of memory, in words, by the kernel's own counters; None if it is not."""
         if self._verdict is None and self._kills():
             self._verdict = "the kernel's OOM killer ended it"
-            if self._limit is not None:
+            if self._limit is not None and self._hits():
                 self._verdict += " at its memory limit"
         return self._verdict
+
+    def _hits(self) -> int:
+        """How often it ran into its own limit."""
+        if self._version == 1:
+            text = read(f"{self._path}/memory.failcnt").strip()
+            return int(text) if text.isdigit() else 0
+        return _count(self._path / "memory.events.local", "max")
 
     def _kills(self) -> int:
         # A whole group's end counts for the job itself, never for cgroups that it made below its own.
@@ -79,11 +87,21 @@ class MemoryWatch:
         await trio.lowlevel.checkpoint()
         if self._limit is None:
             return
+        refused: list[OSError] = []
+
+        async def guard(watch: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await watch()
+            except OSError as error:  # the other watch goes on
+                refused.append(error)
+
         async with trio.open_nursery() as nursery:
             if self._version == 1:
-                nursery.start_soon(self._watch_events, kill)
+                nursery.start_soon(guard, partial(self._watch_events, kill))
             if self._pressure is not None:
-                nursery.start_soon(self._watch_pressure, self._limit, self._pressure, kill)
+                nursery.start_soon(guard, partial(self._watch_pressure, self._limit, self._pressure, kill))
+        if refused:
+            raise ExceptionGroup("a watch was refused", refused)
 
     async def _watch_events(self, kill: Callable[[], None]) -> None:
         with _held_back(self._path) as events:
@@ -109,7 +127,7 @@ class MemoryWatch:
                 if periods == PERIODS:
                     self._verdict = (
                         "its own data filled its memory limit, and it had no room left for its programs: "
-                        f"it only waited for memory, for {PERIODS * PERIOD:g} s"
+                        f"for {PERIODS * PERIOD:g} s it waited for memory again and again"
                     )
                     kill()
 
@@ -158,6 +176,8 @@ def _held_back(path: Path) -> Iterator[int]:
         write(f"{path}/memory.oom_control", "1")
         yield events
     finally:
+        with contextlib.suppress(OSError):  # nobody watches any more: let the kernel's killer act
+            write(f"{path}/memory.oom_control", "0")
         os.close(events)
 
 

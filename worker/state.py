@@ -39,7 +39,8 @@ def with_process(counted: Usage | None, process: Usage | None) -> Usage | None:
     """What a whole job used by its cgroups, with what its main process is known to have used."""
     if counted is None or process is None:
         return counted or process
-    return replace(counted, max_rss=process.max_rss)
+    # What was left at the end is the page cache of files, and tells nobody anything.
+    return replace(counted, max_rss=process.max_rss, memory=None, tasks=None)
 
 
 def cause_of(end: Exit, *, stopped: Cause | None, out_of_memory: str | None) -> Cause:
@@ -55,7 +56,7 @@ def cause_of(end: Exit, *, stopped: Cause | None, out_of_memory: str | None) -> 
         return Cause(CauseKind.LOST, detail="the spawner died; the job was killed with it")
     if stopped is not None:
         return stopped
-    if out_of_memory is not None:
+    if out_of_memory is not None and end.code != 0:  # it got over the loss of a process
         return Cause(CauseKind.OOM, detail=out_of_memory)
     if end.signal is not None:
         return Cause(CauseKind.SIGNALED, detail=signal.strsignal(end.signal))

@@ -53,7 +53,7 @@ def _number(path: Path) -> int | None:
 def _keyed(path: Path) -> dict[str, int]:
     """A flat keyed file: a name and a number on each line."""
     pairs = (line.split() for line in read(str(path)).splitlines())
-    return {key: int(value) for key, value in pairs}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
 def _cpu(hierarchies: Hierarchies, name: str) -> tuple[float, float] | None:
@@ -95,11 +95,14 @@ def _disk(hierarchies: Hierarchies, name: str) -> tuple[int, int, int, int] | tu
         return None, None, None, None
     if hierarchies.controllers["io"].version == 2:
         totals = dict.fromkeys(("rbytes", "wbytes", "rios", "wios"), 0)
-        for line in read(f"{path}/io.stat").splitlines():
-            disk, *words = line.split()
-            if _is_disk(disk):
-                for key, value in (word.split("=") for word in words):
-                    totals[key] = totals.get(key, 0) + int(value)
+        disk = ""
+        # Some kernels print a disk without figures and without a line's end: each number begins a new one.
+        for word in read(f"{path}/io.stat").split():
+            key, equals, value = word.partition("=")
+            if not equals:
+                disk = word
+            elif key in totals and value.isdigit() and _is_disk(disk):
+                totals[key] += int(value)
         return totals["rbytes"], totals["wbytes"], totals["rios"], totals["wios"]
     sizes, counts = (_v1_disk(path, file) for file in ("io_service_bytes", "io_serviced"))
     return *sizes, *counts

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import trio
 
-from worker.memory import MemoryWatch
+from worker.memory import MemoryWatch, _held_back
 
 LIMIT = 64 * 2**20
 
@@ -27,9 +28,47 @@ def test_the_verdict_is_the_kernels_count(
     tmp_path: Path, version: int, file: str, text: str, verdict: bool, limit: int | None
 ) -> None:
     (tmp_path / file).write_text(text)
+    (tmp_path / "memory.failcnt").write_text("7\n")
     found = MemoryWatch(tmp_path, version, None, limit).verdict()
     assert (found is not None) == verdict
     assert found is None or found.endswith("at its memory limit") == (limit is not None)
+
+
+def test_an_end_for_want_of_memory_elsewhere_is_not_called_its_limits(tmp_path: Path) -> None:
+    (tmp_path / "memory.oom_control").write_text("oom_kill_disable 1\nunder_oom 0\noom_kill 1\n")
+    (tmp_path / "memory.failcnt").write_text("0\n")
+    assert MemoryWatch(tmp_path, 1, None, LIMIT).verdict() == "the kernel's OOM killer ended it"
+
+
+async def test_a_watch_that_is_refused_leaves_the_other_at_work(tmp_path: Path) -> None:
+    """On v1 the kernel's killer is held back: without a watcher, the job would hang for ever."""
+    watch = MemoryWatch(tmp_path, 1, tmp_path, LIMIT)
+    steps: list[str] = []
+
+    async def events(kill: object) -> None:
+        await trio.sleep(0.01)
+        steps.append("watched")
+
+    async def pressure(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise PermissionError(1, "not here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch.__class__, "_watch_events", lambda self, kill: events(kill))
+        patch.setattr(watch.__class__, "_watch_pressure", lambda self, *rest: pressure(*rest))
+        with pytest.raises(ExceptionGroup) as caught:
+            await watch.run(lambda: None)
+    assert caught.group_contains(PermissionError)
+    assert steps == ["watched"]
+
+
+async def test_the_kernels_killer_is_given_back(tmp_path: Path) -> None:
+    for name in ("memory.oom_control", "cgroup.event_control"):
+        (tmp_path / name).write_text("")
+    with _held_back(tmp_path):
+        assert (tmp_path / "memory.oom_control").read_text() == "1"
+        (tmp_path / "memory.oom_control").write_text("")
+    assert (tmp_path / "memory.oom_control").read_text() == "0"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ COUNTED = Usage(3.0, 1.0, memory_peak=2**20, tasks=1)
         (Exit(code=3), None, None, CauseKind.EXITED),
         (Exit(code=3), None, OOM, CauseKind.OOM),  # the job ended as one, and this process was the quicker
         (Exit(signal=signal.SIGSEGV), None, None, CauseKind.SIGNALED),
+        (Exit(code=0), None, "killed one of it", CauseKind.EXITED),
         (Exit(signal=signal.SIGKILL), None, None, CauseKind.SIGNALED),  # a kill alone is never called oom
         (Exit(signal=signal.SIGKILL), None, OOM, CauseKind.OOM),
         (Exit(signal=signal.SIGKILL), STOPPED, OOM, CauseKind.STOPPED),
@@ -68,7 +69,7 @@ def test_a_lost_process_is_told_as_killed() -> None:
         (None, None, None),
         (None, USAGE, USAGE),
         (COUNTED, None, COUNTED),
-        (COUNTED, USAGE, Usage(3.0, 1.0, 4096, memory_peak=2**20, tasks=1)),
+        (COUNTED, USAGE, Usage(3.0, 1.0, 4096, memory_peak=2**20)),
     ],
 )
 def test_a_jobs_usage_is_what_its_cgroups_count(

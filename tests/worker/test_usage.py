@@ -98,6 +98,14 @@ def test_what_is_not_counted_is_not_known(tmp_path: Path) -> None:
     assert measure(Hierarchies(None), "job") is None
 
 
+def test_a_disk_without_figures_in_one_line_with_the_next(tmp_path: Path) -> None:
+    """Some kernels print it so."""
+    text = "7:7 7:6 8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:32 "
+    found = measure(host(tmp_path, 2, {"cpu.stat": CPU_V2, "io.stat": text}), "job")
+    assert found is not None
+    assert (found.disk_read, found.disk_written, found.disk_reads, found.disk_writes) == (10, 20, 1, 2)
+
+
 def test_a_kernel_without_a_peak(tmp_path: Path) -> None:
     texts = {name: UNIFIED[name] for name in UNIFIED if name != "memory.peak"}
     found = measure(host(tmp_path, 2, texts), "job")
