@@ -21,6 +21,7 @@ from .messages import (
     Cancel,
     Credit,
     Failure,
+    Gap,
     Hello,
     Message,
     Output,
@@ -30,6 +31,7 @@ from .messages import (
     Request,
     decode_message,
     encode_message,
+    encode_output,
 )
 
 
@@ -65,7 +67,7 @@ class State(enum.Enum):
 #: sends an error with id 0 in place of its hello, and one when the client broke the protocol.
 _MAY_SEND: dict[tuple[Role, State], tuple[type[Message], ...]] = {
     (Role.SERVER, State.EXPECT_HELLO): (Hello, Failure),
-    (Role.SERVER, State.OPEN): (Reply, Failure, Output, Ping, Pong),
+    (Role.SERVER, State.OPEN): (Reply, Failure, Output, Gap, Ping, Pong),
     (Role.SERVER, State.FAILED): (Failure,),  # the last word: what the client did wrong
     (Role.CLIENT, State.OPEN): (Request, Credit, Cancel, Ping, Pong),
 }
@@ -147,7 +149,10 @@ class Connection:
                 f"a {self.role.value} may not send {message.TYPE} now ({self.state.value})"
             )
         # Encoded before any accounting, because it may be refused.
-        frame = encode_frame(encode_message(message), self._max_send)
+        if isinstance(message, Output):
+            frame = encode_output(message)
+        else:
+            frame = encode_frame(encode_message(message), self._max_send)
         match message:
             case Hello():
                 self.state = State.OPEN
@@ -158,6 +163,9 @@ class Connection:
                 if not isinstance(credit, SendCredit):
                     raise LocalProtocolError(f"request {message.id} is not open")
                 credit.spend(len(message.data))
+            case Gap():
+                if not isinstance(self._open.get(message.id), SendCredit):
+                    raise LocalProtocolError(f"request {message.id} is not open")
             case Credit():
                 window = self._open.get(message.id)
                 if isinstance(window, ReceiveCredit):
@@ -199,6 +207,9 @@ class Connection:
                 if not isinstance(window, ReceiveCredit):
                     raise RemoteProtocolError(f"output came for request {message.id}, which is not open")
                 window.received(len(message.data))
+            case Gap():
+                if message.id not in self._open:
+                    raise RemoteProtocolError(f"a gap came for request {message.id}, which is not open")
             case Reply() | Failure():
                 self._end(message, RemoteProtocolError)
                 self._eof = self._eof or message.id == 0  # whatever follows, this is the peer's end

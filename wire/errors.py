@@ -16,6 +16,8 @@ class ErrorCode(enum.StrEnum):
     BAD_DIRECTORY = "bad_directory"
     START_FAILED = "start_failed"
     LIMIT_REFUSED = "limit_refused"
+    RUNNING = "running"
+    STALLED = "stalled"
     BUSY = "busy"
     CANCELLED = "cancelled"
     SHUTTING_DOWN = "shutting_down"
@@ -45,12 +47,14 @@ class RequestError(WireError):
     Args:
         code: what kind of failure, for programs.
         message: one sentence for people that says what to do next.
+        offset: where a stream that was given up goes on.
     """
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, offset: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.offset = offset
 
     def __repr__(self) -> str:
         return f"RequestError({self.code.value!r}, {self.message!r})"

@@ -15,9 +15,15 @@ def encode_frame(payload: bytes, max_frame: int = MAX_FRAME_BYTES) -> bytes:
     Raises:
         LocalProtocolError: the payload is empty or longer than ``max_frame`` bytes.
     """
-    if not 0 < len(payload) <= max_frame:
-        raise LocalProtocolError(f"a frame holds 1 to {max_frame} bytes, not {len(payload)}")
-    return len(payload).to_bytes(HEADER_BYTES, "big") + payload
+    return frame_of(payload, most=max_frame)
+
+
+def frame_of(*parts: bytes, most: int = MAX_FRAME_BYTES) -> bytes:
+    """The same for a payload in several parts."""
+    size = sum(map(len, parts))
+    if not 0 < size <= most:
+        raise LocalProtocolError(f"a frame holds 1 to {most} bytes, not {size}")
+    return b"".join((size.to_bytes(HEADER_BYTES, "big"), *parts))
 
 
 class FrameDecoder:

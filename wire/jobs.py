@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 
 from .limits import Limits
+from .messages import STDERR, STDOUT
 
 
 class Status(enum.StrEnum):
@@ -71,7 +72,7 @@ class JobStatus:
 
     ``exit_code`` is there once ``status`` is exited, ``signal`` once it is signaled, ``cause`` and
     ``ended`` in both cases. ``notes`` are sentences for people about its start, such as a limit that is
-    more than the machine has.
+    more than the machine has. Of the output, the first ``dropped`` bytes are gone, by the server's policy.
     """
 
     id: str
@@ -89,6 +90,7 @@ class JobStatus:
     limits: Limits | None = None
     usage: Usage | None = None
     notes: tuple[str, ...] = ()
+    dropped: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +120,37 @@ class StopParams:
 
 @dataclass(frozen=True, slots=True)
 class JobParams:
-    """Parameters of ``query`` and ``wait``: a job's id or unique prefix."""
+    """Parameters of ``query``, ``wait`` and ``remove``: a job's id or unique prefix."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class StreamParams:
-    """Parameters of ``stream``: a job's id or unique prefix, and the byte of its log to begin at."""
+    """Parameters of ``stream``: a job's id or unique prefix, and which part of its log is wanted.
+
+    It begins at byte ``offset``, or, one of these given, at the last ``tail_bytes`` bytes or
+    ``tail_lines`` lines that are there, or with what was printed since the Unix time ``since``.
+    ``follow`` goes on to the job's end; without it, the stream ends where the log does now. ``stream``
+    is 1 or 2 to have stdout or stderr alone.
+    """
 
     id: str
     offset: int = 0
+    follow: bool = True
+    tail_bytes: int | None = None
+    tail_lines: int | None = None
+    since: float | None = None
+    stream: int | None = None
+
+    def problem(self) -> str | None:
+        """What makes no sense of it, in words for people; None if all does."""
+        starts = [bool(self.offset), *(x is not None for x in (self.tail_bytes, self.tail_lines, self.since))]
+        if sum(starts) > 1:
+            return "only one of offset, tail_bytes, tail_lines and since may be given"
+        if self.stream not in (None, STDOUT, STDERR):
+            return f"stream must be {STDOUT} (stdout) or {STDERR} (stderr)"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +162,7 @@ class ListParams:
 
 @dataclass(frozen=True, slots=True)
 class JobReply:
-    """The result of ``start``, ``stop``, ``query``, ``wait``, and the end of ``stream``."""
+    """The result of ``start``, ``stop``, ``query``, ``wait``, ``remove``, and the end of ``stream``."""
 
     job: JobStatus
 

@@ -1,14 +1,24 @@
 """Owns the message types of worker.v1 and their place on the wire (PROTOCOL.md, "Messages")."""
 
+import enum
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 from . import codec
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from .frames import frame_of
 
 PROTOCOL_VERSION = 1
 #: ``stream`` of an output message: the numbers of the file descriptors, as everywhere on Unix.
 STDOUT, STDERR = 1, 2
+
+
+class GapReason(enum.StrEnum):
+    """Why bytes of a log are gone."""
+
+    DROPPED = "dropped"
+    UNREADABLE = "unreadable"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +56,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The final message of a request that failed; with id 0, of the whole connection."""
+    """The final message of a request that failed; with id 0, of the whole connection.
+
+    ``offset`` is where a stream that was given up goes on.
+    """
 
     TYPE: ClassVar[str] = "error"
     id: int
     code: ErrorCode
     message: str
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,27 @@ class Output:
     offset: int
     stream: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Output that cannot be had any more: ``size`` bytes of a job's log from byte ``offset`` on."""
+
+    TYPE: ClassVar[str] = "gap"
+    id: int
+    offset: int
+    size: int
+    reason: GapReason
+
+    @property
+    def stream(self) -> int:
+        """Of no stream: what is lost may be of both."""
+        return 0
+
+    @property
+    def data(self) -> bytes:
+        """Nothing, for those who only look at data."""
+        return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +133,9 @@ class Pong:
     nonce: int
 
 
-Message: TypeAlias = Hello | Request | Reply | Failure | Output | Credit | Cancel | Ping | Pong
+Message: TypeAlias = Hello | Request | Reply | Failure | Output | Gap | Credit | Cancel | Ping | Pong
 TYPES: dict[str, type[Message]] = {
-    cls.TYPE: cls for cls in (Hello, Request, Reply, Failure, Output, Credit, Cancel, Ping, Pong)
+    cls.TYPE: cls for cls in (Hello, Request, Reply, Failure, Output, Gap, Credit, Cancel, Ping, Pong)
 }
 
 
@@ -110,20 +145,37 @@ def encode_message(message: Message) -> bytes:
     Raises:
         LocalProtocolError: a field does not fit, so that the peer would end the connection over it.
     """
-    if type(message) is Output:  # the one that carries gigabytes: no walk over its fields
-        plain: dict[str, Any] = {
-            "id": message.id,
-            "offset": message.offset,
-            "stream": message.stream,
-            "data": message.data,
-        }
-    else:
-        plain = codec.to_map(message)
+    plain = codec.to_map(message)
     try:
         _build(type(message), plain)
     except codec.InvalidValueError as error:
         raise LocalProtocolError(f"{message.TYPE}: {error}") from None
     return codec.pack({"type": message.TYPE, **plain})
+
+
+def encode_output(message: Output) -> bytes:
+    """Return the whole frame of the one message that carries gigabytes, and copy its data only once.
+
+    Raises:
+        LocalProtocolError: as `encode_message`.
+    """
+    fields = {"id": message.id, "offset": message.offset, "stream": message.stream}
+    try:
+        _build(Output, {**fields, "data": message.data})
+    except codec.InvalidValueError as error:
+        raise LocalProtocolError(f"{message.TYPE}: {error}") from None
+    # Its last field is written by hand: a map of five rather than four, the key, and bin 32.
+    head = codec.pack({"type": message.TYPE, **fields})
+    size = len(message.data)
+    parts = (b"\x85", head[1:], b"\xa4data", _bin_header(size), message.data)
+    return frame_of(*parts)
+
+
+def _bin_header(size: int) -> bytes:
+    """How msgpack begins ``size`` bytes of binary, in the shortest form."""
+    if size < 2**8:
+        return b"\xc4" + size.to_bytes(1, "big")
+    return b"\xc5" + size.to_bytes(2, "big") if size < 2**16 else b"\xc6" + size.to_bytes(4, "big")
 
 
 def decode_message(payload: bytes) -> Message:

@@ -2,15 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from certs.contexts import default_directory
 from certs.errors import CertsError
+from wire.limits import LimitError, parse_bytes
 
 #: Exit codes of `serve`, as PROTOCOL-independent commands share them (README, "Exit codes").
 EXIT_CERTS, EXIT_SERVER = 6, 7
+#: Less memory for output than a few blocks makes no sense, in bytes.
+LEAST_MEMORY = 2**20
 
 app = App(name="serve", help="Run the server: jobs for remote clients, each in its own cgroup.")
 
@@ -23,6 +26,13 @@ def serve(
     arc: str | None = None,
     grace: float = 10.0,
     cgroup_parent: str | None = None,
+    output_memory: str = "256M",
+    job_memory: str = "64M",
+    spill_dir: Path | None = None,
+    spill_limit: str | None = None,
+    overflow: Literal["block", "drop"] = "block",
+    retain: str | None = None,
+    stall_timeout: float = 30.0,
 ) -> int:
     """Run the server until SIGTERM or Ctrl-C; then stop its jobs in order, and end.
 
@@ -40,6 +50,21 @@ def serve(
     cgroup_parent:
         The cgroup below which jobs get theirs, as a path from the hierarchy's root; made if it is missing
         [default: the server's own cgroup; for root without delegation, the root].
+    output_memory:
+        How much of all jobs' output is held in memory: 256M, 1G; what is older goes to --spill-dir.
+    job_memory:
+        How much of one job's output is held in memory.
+    spill_dir:
+        Where the rest of the output goes, into files without names [default: $TMPDIR or /var/tmp].
+    spill_limit:
+        How much of all jobs' output is held there [default: half of what is free there at the start].
+    overflow:
+        Past that, block lets the jobs wait that print more; drop gives up the oldest output, and says so.
+    retain:
+        How many ended jobs are kept, and for how long: 1000, 24h, or 1000,24h (s, m, h or d)
+        [default: all of them, while the server runs].
+    stall_timeout:
+        Seconds after which a client is given up that takes nothing of what it is sent.
     """
     import trio
 
@@ -47,15 +72,43 @@ def serve(
 
     from .hierarchy import CgroupError
     from .log import BackgroundStream, Log
+    from .retain import parse_retention
     from .server import Config, Server
+    from .spill import SpillFile
+    from .store import Budget, Overflow, default_folder
 
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         return _fail(f"--listen {listen!r} is not HOST:PORT, such as 127.0.0.1:8443.", 2)
     if not 0 <= grace <= 86400:
         return _fail(f"--grace {grace:g} must be a number of seconds from 0 to 86400.", 2)
+    if not 1 <= stall_timeout <= 86400:
+        return _fail(f"--stall-timeout {stall_timeout:g} must be a number of seconds from 1 to 86400.", 2)
+    folder = spill_dir or default_folder()
+    try:
+        budget = Budget(
+            _memory("--output-memory", output_memory),
+            _memory("--job-memory", job_memory),
+            None if spill_limit is None else int(parse_bytes("--spill-limit", spill_limit)),
+            folder,
+            Overflow(overflow),
+        )
+        retention = parse_retention(retain)
+        SpillFile(folder).close()
+    except LimitError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"--spill-dir {str(folder)!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
     config = Config(
-        host.strip("[]"), int(port), certs or default_directory(), arc or DEFAULT_ARC, grace, cgroup_parent
+        host.strip("[]"),
+        int(port),
+        certs or default_directory(),
+        arc or DEFAULT_ARC,
+        grace,
+        cgroup_parent,
+        budget,
+        retention,
+        stall_timeout,
     )
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)
@@ -74,6 +127,13 @@ def serve(
     finally:
         stderr.close()
     return 0
+
+
+def _memory(flag: str, text: str) -> int:
+    size = int(parse_bytes(flag, text))
+    if size < LEAST_MEMORY:
+        raise LimitError(f"{flag} {text} is too small; the least is 1M.")
+    return size
 
 
 def _fail(sentence: str, code: int) -> int:

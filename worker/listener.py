@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -34,8 +35,20 @@ KEEPALIVE = (
 )
 
 
+#: Where struct tcp_info has tcpi_bytes_acked, since Linux 4.1.
+_ACKED_AT = 120
+
 #: What serves a client whose transport is ready.
 Serve: TypeAlias = Callable[[ByteStream, Identity], Awaitable[None]]
+
+
+def acknowledged_bytes(tcp: trio.SocketStream) -> int:
+    """How many bytes the peer's host has acknowledged so far (tcp(7), TCP_INFO); 0 once it is cut."""
+    try:
+        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
+    except OSError:
+        return 0
+    return int.from_bytes(info[_ACKED_AT : _ACKED_AT + 8], sys.byteorder)
 
 
 async def serve_peer(

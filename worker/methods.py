@@ -31,9 +31,11 @@ from wire.jobs import (
 from wire.limits import LimitError
 from wire.messages import Request
 
-from .output import Chunk
+from .blocks import BLOCK_BYTES, Chunk
+from .output import Missing, Reader
 from .registry import Registry
 from .spawner import ProcessSpec
+from .tail import find_start
 
 #: What a job inherits of the server's environment, if it is there.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
@@ -62,8 +64,12 @@ class Call(Protocol):
     async def wait_credit(self) -> None:
         """Wait until the client has granted more."""
 
-    async def output(self, chunk: Chunk) -> None:
-        """Send a piece of output; there must be credit for it."""
+    @property
+    def stall(self) -> float:
+        """Seconds that a stream with output to send waits for credit."""
+
+    async def output(self, piece: Chunk | Missing) -> None:
+        """Send a piece of output, for which there must be credit, or say that it cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,40 +171,64 @@ async def wait(call: Call, params: JobParams) -> JobReply:
 @method("list", ListParams, Role.ADMIN, Role.USER)
 async def list_jobs(call: Call, params: ListParams) -> ListReply:
     await trio.lowlevel.checkpoint()
-    jobs = list(call.registry)
-    if params.after is not None:
-        last = call.registry.find(params.after)
-        jobs = jobs[jobs.index(last) + 1 :]
     page: list[JobStatus] = []
+    last = 0
     room = PAGE_BYTES
-    for job in jobs:
+    for job in call.registry.after(params.after):
         status = job.status()
         room -= 512 + sum(16 + len(word) for word in status.argv) + len(status.cwd or b"")
         if page and room < 0:
-            return ListReply(tuple(page), next=page[-1].id)
+            return ListReply(tuple(page), next=str(last))
         page.append(status)
+        last = job.number
     return ListReply(tuple(page))
 
 
 @method("stream", StreamParams, Role.ADMIN, Role.USER)
 async def stream(call: Call, params: StreamParams) -> JobReply:
+    if problem := params.problem():
+        raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
     job = call.registry.find(params.id)
-    log, offset = job.output, params.offset
+    log = job.output
     with log.subscribe() as doorbell:
-        while not (log.closed and offset >= log.size):
-            if offset >= log.size:
+        reader = Reader(log, await find_start(log, params), params.stream)
+        end = None if params.follow else log.size
+        while end is None or reader.offset < end:
+            if reader.offset >= log.size:
+                if log.closed:
+                    break
                 await doorbell.receive()
-            elif not (credit := call.credit()):
-                await call.wait_credit()
-            elif chunk := log.read(offset, credit):
-                await call.output(chunk)
-                offset += len(chunk.data)
-    if offset > log.size:
+            elif credit := call.credit():
+                most = min(credit, BLOCK_BYTES if end is None else end - reader.offset)
+                if piece := await reader.next(most):
+                    await call.output(piece)
+            else:
+                reader.pause()
+                await _wait_credit(call, reader.offset)
+    if reader.offset > log.size:
         raise RequestError(
-            ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {offset} is beyond them."
+            ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {reader.offset} is beyond them."
         )
-    await job.ended.wait()
+    if params.follow:
+        await job.ended.wait()
     return JobReply(job.status())
+
+
+async def _wait_credit(call: Call, offset: int) -> None:
+    with trio.move_on_after(call.stall) as scope:
+        await call.wait_credit()
+    if scope.cancelled_caught:
+        raise RequestError(
+            ErrorCode.STALLED,
+            f"Nobody took this stream's output for {call.stall:g} s; it goes on at byte {offset}.",
+            offset,
+        )
+
+
+@method("remove", JobParams, Role.ADMIN)
+async def remove(call: Call, params: JobParams) -> JobReply:
+    await trio.lowlevel.checkpoint()
+    return JobReply(call.registry.remove(params.id).status())
 
 
 def _seconds(name: str, value: float) -> float:

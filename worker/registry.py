@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,23 @@ from .failures import explain_start
 from .hierarchy import Hierarchies
 from .job import Job
 from .log import Log
+from .output import OutputLog
 from .spawner import ProcessSpec, Spawner, SpawnError
+from .store import OutputStore
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long ended jobs are kept; None is for the server's lifetime.
+
+    Args:
+        count: so many of them at most, the last that ended.
+        seconds: so long after their end.
+    """
+
+    count: int | None = None
+    seconds: float | None = None
+
 
 _CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
 
@@ -30,7 +47,7 @@ class _Attempt:
 
 
 class Registry:
-    """Every job since the server's start, in that order.
+    """Every job since the server's start, in that order, but for those that were forgotten.
 
     Args:
         nursery: the jobs nursery, in which every job's scope lives.
@@ -38,11 +55,26 @@ class Registry:
         spawner: the link to the spawner.
         log: the server's log.
         grace: seconds between TERM and KILL where a request names none.
+        store: where output is kept; None for no bound.
+        retention: how long ended jobs are kept.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, hierarchies: Hierarchies, spawner: Spawner, log: Log, grace: float
+        self,
+        nursery: trio.Nursery,
+        hierarchies: Hierarchies,
+        spawner: Spawner,
+        log: Log,
+        grace: float,
+        store: OutputStore | None = None,
+        retention: Retention = Retention(),
     ) -> None:
+        self._store = store
+        self._retention = retention
+        #: When each ended job that is kept has ended, by Trio's clock, the oldest first.
+        self._ended: OrderedDict[str, float] = OrderedDict()
+        self._one_ended = trio.Event()
+        self._count = 0
         self.grace = grace
         self._nursery = nursery
         self._hierarchies = hierarchies
@@ -54,6 +86,18 @@ class Registry:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(tuple(self._jobs.values()))
+
+    def after(self, cursor: str | None) -> Iterator[Job]:
+        """Every job, or those behind a cursor, which is a job's ``number`` as text: it may have gone.
+
+        Raises:
+            RequestError: that is no cursor.
+        """
+        if cursor is None:
+            return iter(self)
+        if not (cursor.isascii() and cursor.isdigit()):
+            raise RequestError(ErrorCode.BAD_REQUEST, f"list: {cursor!r:.60} is no `next` of a page.")
+        return (job for job in self if job.number > int(cursor))
 
     def find(self, id_or_prefix: str) -> Job:
         """Return the job with this id, or the only one whose id begins so.
@@ -96,13 +140,53 @@ class Registry:
                 check_enforceable(self._hierarchies, limits)
             except LimitRefusedError as error:
                 raise explain_start(spec, error) from error
-        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log)
+        output = OutputLog(self._store)
+        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output)
         attempt = _Attempt()
         self._nursery.start_soon(self._run, job, attempt, name=f"job {job.id}")
         await attempt.settled.wait()
         if attempt.failure is not None:
             raise attempt.failure
         return job
+
+    def remove(self, id_or_prefix: str) -> Job:
+        """Forget a job that has ended, and its output; return it.
+
+        Raises:
+            RequestError: there is none, or it runs.
+        """
+        job = self.find(id_or_prefix)
+        if not job.ended.is_set():
+            raise RequestError(
+                ErrorCode.RUNNING, f"The job {job.id} still runs: stop it first, then remove it."
+            )
+        self._forget(job.id)
+        return job
+
+    async def expire(self) -> None:
+        """Forget jobs when they have been kept long enough; run this for as long as there are any."""
+        if self._retention.seconds is None:
+            await trio.sleep_forever()
+        while True:
+            while not self._ended:
+                await self._one_ended.wait()
+            id_, ended = next(iter(self._ended.items()))
+            await trio.sleep_until(ended + self._retention.seconds)
+            if id_ in self._ended:
+                self._forget(id_)
+
+    def _forget(self, id_: str) -> None:
+        self._ended.pop(id_, None)
+        self._jobs.pop(id_).output.remove()
+
+    def _keep(self, job: Job) -> None:
+        """Take note of a job's end, and forget the oldest if there are too many."""
+        if job.id in self._jobs:
+            self._ended[job.id] = trio.current_time()
+            self._one_ended.set()
+            self._one_ended = trio.Event()
+            if self._retention.count is not None and len(self._ended) > self._retention.count:
+                self._forget(next(iter(self._ended)))
 
     async def stop_all(self, cause: Cause, grace: float) -> None:
         """Stop every job, accept no more, and return when all have ended."""
@@ -117,6 +201,8 @@ class Registry:
     async def _run(self, job: Job, attempt: _Attempt) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
             self._starting.discard(scope)
+            self._count += 1
+            job.number = self._count
             self._jobs[job.id] = job
             attempt.failure = None
             attempt.settled.set()
@@ -139,6 +225,7 @@ class Registry:
         finally:
             self._starting.discard(scope)
             attempt.settled.set()
+        self._keep(job)
         if job.end is not None and job.cause is not None:
             self._log.info(
                 "job ended",

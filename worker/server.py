@@ -11,8 +11,9 @@ subscribers get the last byte and the final status, then the sessions close, the
 
 import resource
 import signal
+import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +27,12 @@ from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
 from .hierarchy import open_hierarchies
-from .listener import serve_peer
+from .listener import acknowledged_bytes, serve_peer
 from .log import Log
-from .registry import Registry
-from .session import Session
+from .registry import Registry, Retention
+from .session import STALL_SECONDS, Session
 from .spawner import Spawner
+from .store import Budget, OutputStore
 
 #: Longest wait for sessions to end once every job has, in seconds.
 SESSIONS_DEADLINE = 5.0
@@ -48,6 +50,9 @@ class Config:
         arc: the OID below which roles are numbered.
         grace: seconds between TERM and KILL where a request names none.
         cgroup_parent: the cgroup below which to build, as `hierarchy.open_hierarchies` takes it.
+        budget: how much output may take.
+        retention: how long ended jobs are kept.
+        stall: seconds after which a client that takes nothing is given up.
     """
 
     host: str
@@ -56,6 +61,9 @@ class Config:
     arc: str = DEFAULT_ARC
     grace: float = 10.0
     cgroup_parent: str | None = None
+    budget: Budget = field(default_factory=Budget)
+    retention: Retention = field(default_factory=Retention)
+    stall: float = STALL_SECONDS
 
 
 class Server:
@@ -104,22 +112,38 @@ class Server:
                     spawner = Spawner(hierarchies, self._log, self._descriptors)
                     await root.start(spawner.run)
                     async with trio.open_nursery() as jobs:
-                        registry = Registry(jobs, hierarchies, spawner, self._log, self._config.grace)
+                        registry = Registry(
+                            jobs,
+                            hierarchies,
+                            spawner,
+                            self._log,
+                            self._config.grace,
+                            OutputStore(self._config.budget, self._log),
+                            self._config.retention,
+                        )
+                        root.start_soon(registry.expire)
                         root.start_soon(self._heed, signals, registry)
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
         self._log.info("ended")
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
-        async def serve(stream: ByteStream, identity: Identity) -> None:
-            session = Session(stream, identity, registry, self._log, self._name)
-            self._sessions.add(session)
-            try:
-                await session.run()
-            finally:
-                self._sessions.discard(session)
+        stall = self._config.stall
 
         async def handle(tcp: trio.SocketStream) -> None:
+            async def serve(stream: ByteStream, identity: Identity) -> None:
+                # A client that reads nothing closes its window, which the kernel takes for a vanished host.
+                tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(30, stall) * 1000))
+                acknowledged = partial(acknowledged_bytes, tcp)
+                session = Session(
+                    stream, identity, registry, self._log, self._name, stall=stall, acknowledged=acknowledged
+                )
+                self._sessions.add(session)
+                try:
+                    await session.run()
+                finally:
+                    self._sessions.discard(session)
+
             await serve_peer(tcp, self._context, self._config.arc, self._log, serve)
 
         async with trio.open_nursery() as sessions:

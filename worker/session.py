@@ -23,6 +23,7 @@ from wire.messages import (
     Cancel,
     Credit,
     Failure,
+    Gap,
     Hello,
     Message,
     Output,
@@ -33,15 +34,20 @@ from wire.messages import (
 )
 from wire.trio_stream import ByteStream, receive_event
 
+from .blocks import Chunk
 from .log import Log
 from .methods import prepare
-from .output import Chunk
+from .output import Missing
 from .registry import Registry
 
 #: Outgoing bytes that may be waiting for the writer before a request that wants to send must wait.
 SEND_BYTES = 256 * 1024
 #: Requests that one connection may have under way.
 MAX_REQUESTS = 256
+#: Replies wait for room only past so much: they are small, and streams must not hold them up.
+REPLY_BYTES = 1024 * 1024
+#: How long a client may take nothing, in seconds, unless the operator says otherwise.
+STALL_SECONDS = 30.0
 #: Longest wait for the last messages to be taken when a session ends, in seconds.
 CLOSE_DEADLINE = 2.0
 
@@ -71,8 +77,15 @@ class _Call:
         self.granted = trio.Event()
         await self.granted.wait()
 
-    async def output(self, chunk: Chunk) -> None:
-        await self.session.send(Output(self.id, chunk.offset, chunk.stream, chunk.data))
+    @property
+    def stall(self) -> float:
+        return self.session.stall
+
+    async def output(self, piece: Chunk | Missing) -> None:
+        if isinstance(piece, Missing):
+            await self.session.send(Gap(self.id, piece.offset, piece.size, piece.reason))
+        else:
+            await self.session.send(Output(self.id, piece.offset, piece.stream, piece.data))
 
 
 class Session:
@@ -84,11 +97,23 @@ class Session:
         registry: the jobs.
         log: the server's log.
         server: our name and version, for the hello.
+        stall: seconds after which a client that takes nothing is given up.
+        acknowledged: tells how many bytes the client's host has acknowledged so far.
     """
 
     def __init__(
-        self, stream: ByteStream, identity: Identity, registry: Registry, log: Log, server: str
+        self,
+        stream: ByteStream,
+        identity: Identity,
+        registry: Registry,
+        log: Log,
+        server: str,
+        *,
+        stall: float = STALL_SECONDS,
+        acknowledged: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.stall = stall
+        self._acknowledged = acknowledged
         self.connection = Connection(Role.SERVER)
         self.identity = identity
         self.registry = registry
@@ -100,6 +125,8 @@ class Session:
         self._outgoing_bytes = 0
         self._room = trio.lowlevel.ParkingLot()
         self._filled = trio.Event()
+        self._busy = trio.Event()
+        self._sending: trio.CancelScope | None = None  # of the send under way
         self._reading = trio.CancelScope()
         self._ending = False  # no new requests are taken
         self._ended = False  # none are left, and the writer may end
@@ -107,7 +134,8 @@ class Session:
     async def send(self, message: Message) -> None:
         """Queue a message for the writer, once there is room."""
         await trio.lowlevel.checkpoint()
-        while self._outgoing_bytes >= SEND_BYTES:
+        most = SEND_BYTES if isinstance(message, Output) else REPLY_BYTES
+        while self._outgoing_bytes >= most:
             await self._room.park()
         if self.connection.state is not State.OPEN:
             await trio.sleep_forever()  # it has failed meanwhile, and our cancel is on its way
@@ -155,6 +183,12 @@ class Session:
             self._log.info("a connection was cut", identity=self.identity.name)
 
     async def _write(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_sending)
+            await self._write_all()
+            nursery.cancel_scope.cancel()
+
+    async def _write_all(self) -> None:
         while True:
             await self._filled.wait()
             if not self._outgoing:
@@ -165,7 +199,28 @@ class Session:
             if not self._ended:
                 self._filled = trio.Event()
             self._room.unpark_all()
+            await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        with trio.CancelScope() as self._sending:
+            self._busy.set()
             await self._stream.send_all(data)
+        if self._sending.cancelled_caught:
+            self._log.warning("a client took nothing for too long", identity=self.identity.name)
+            raise trio.BrokenResourceError("the client took nothing for too long")
+        self._sending = None
+
+    async def _watch_sending(self) -> None:
+        """Give the client up once it has acknowledged nothing of a send for `stall` seconds."""
+        while True:
+            await self._busy.wait()
+            self._busy = trio.Event()
+            sending, before = self._sending, self._acknowledged()
+            await trio.sleep(self.stall)
+            if self._sending is not None:
+                if self._sending is sending and self._acknowledged() == before:
+                    sending.cancel()
+                self._busy.set()
 
     async def _read(self, calls: trio.Nursery) -> Failure | None:
         """Take messages until the end; return what the client should be told last, if anything."""
@@ -231,7 +286,7 @@ class Session:
             try:
                 final = Reply(call.id, codec.to_map(await run(call)))
             except RequestError as error:
-                final = Failure(call.id, error.code, error.message)
+                final = Failure(call.id, error.code, error.message, error.offset)
             except Exception:  # noqa: BLE001  # one request's bug must not end the connection
                 self._log.exception("a request failed", method=call.method)
                 final = Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log.")

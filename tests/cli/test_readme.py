@@ -196,7 +196,9 @@ def test_the_table_of_commands() -> None:
 
 def test_every_flag_is_there() -> None:
     flags = VALUED | {"--merge", "--json", "--grace", "--listen", "--arc", "--dir", "--san", "--force"}
-    flags |= {"--interval", "--once"}
+    flags |= {"--interval", "--once", "--patience", "--offset", "--tail", "--tail-bytes", "--since"}
+    flags |= {"--no-follow", "--stdout", "--stderr", "--output-memory", "--job-memory", "--spill-dir"}
+    flags |= {"--spill-limit", "--overflow", "--retain", "--stall-timeout"}
     assert [flag for flag in sorted(flags) if not re.search(rf"[`\[ ]{flag}\b", README)] == []
 
 

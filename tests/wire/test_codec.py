@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire import codec, jobs, messages
+from wire import codec, frames, jobs, messages
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from wire.limits import Limits
 
@@ -236,3 +236,20 @@ def test_error_codes_are_closed() -> None:
     assert messages.decode_message(packed(failure | {"code": "busy"})) == messages.Failure(
         1, ErrorCode.BUSY, "no"
     )
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536, 262_144])
+@pytest.mark.parametrize("offset", [0, 127, 2**16, 2**63 - 1])
+def test_output_is_framed_as_every_message_is(size: int, offset: int) -> None:
+    """It has a way of its own, which copies less."""
+    message = messages.Output(7, offset, messages.STDERR, bytes(size))
+    assert messages.encode_output(message) == frames.encode_frame(messages.encode_message(message))
+
+
+@pytest.mark.parametrize("broken", [{"stream": 3}, {"offset": -1}, {"id": 2**64}, {"data": "text"}])
+def test_output_that_does_not_fit_is_refused(broken: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"id": 1, "offset": 0, "stream": 1, "data": b"x"} | broken
+    if broken.get("data"):
+        fields["data"] = 5
+    with pytest.raises(LocalProtocolError):
+        messages.encode_output(messages.Output(**fields))

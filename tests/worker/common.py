@@ -8,8 +8,10 @@ from typing import Any
 
 import trio
 
+from worker.blocks import BLOCK_BYTES, Chunk
 from worker.hierarchy import Hierarchies
 from worker.log import Log
+from worker.output import OutputLog
 
 #: For the fixture `hierarchies`: what this host has, its v1 hierarchies alone, and none at all.
 KINDS = ("here", "v1", "none")
@@ -31,6 +33,16 @@ class KeptLog(Log):
     def messages(self) -> list[str]:
         """Each line's message."""
         return [line["message"] for line in self.lines]
+
+
+def in_memory(log: OutputLog) -> list[Chunk]:
+    """A log's chunks, none of which has been spilled."""
+    chunks: list[Chunk] = []
+    while block := log.block_in_memory(offset := chunks[-1].offset + len(chunks[-1].data) if chunks else 0):
+        chunk = block.chunk(offset, BLOCK_BYTES, None)
+        assert chunk is not None
+        chunks.append(chunk)
+    return chunks
 
 
 class CancelAt(trio.abc.Instrument):

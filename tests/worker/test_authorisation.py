@@ -14,6 +14,7 @@ MATRIX = {
     "wait": {Role.ADMIN, Role.USER},
     "list": {Role.ADMIN, Role.USER},
     "stream": {Role.ADMIN, Role.USER},
+    "remove": {Role.ADMIN},
 }
 
 
@@ -58,6 +59,11 @@ def test_a_denial_comes_before_any_look_at_the_parameters() -> None:
         ("start", {"argv": ["ls"], "merge": 1}, "start: merge: must be true or false."),
         ("query", {}, "query: id is missing."),
         ("query", {"id": 5}, "query: id: must be text."),
+        (
+            "stream",
+            {"id": "a", "tail_lines": -1},
+            "stream: tail_lines: must be a whole number from 0 to 2^63 - 1.",
+        ),
         ("stream", {"id": "a", "offset": -1}, "stream: offset: must be a whole number from 0 to 2^63 - 1."),
     ],
 )

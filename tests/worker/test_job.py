@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from tests.harness import alive, children, eventually
-from tests.worker.common import KINDS, CancelAt, KeptLog, descriptors, directories
+from tests.worker.common import KINDS, CancelAt, KeptLog, descriptors, directories, in_memory
 from wire.jobs import Cause, CauseKind, JobStatus, Status
 from wire.limits import Limits
 from wire.messages import STDERR, STDOUT
@@ -84,10 +84,9 @@ async def host(hierarchies: Hierarchies, spawner: Spawner) -> Host:
 
 
 def printed(job: Job) -> dict[int, bytes]:
-    found, offset = {STDOUT: b"", STDERR: b""}, 0
-    while chunk := job.output.read(offset):
+    found = {STDOUT: b"", STDERR: b""}
+    for chunk in in_memory(job.output):
         found[chunk.stream] += chunk.data
-        offset += len(chunk.data)
     return found
 
 

@@ -17,7 +17,7 @@ from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
 from worker.hierarchy import Hierarchies
 from worker.job import Job
-from worker.registry import Registry
+from worker.registry import Registry, Retention
 from worker.spawner import ProcessSpec, Spawner
 
 SHUTDOWN = Cause(CauseKind.STOPPED, by="server")
@@ -194,3 +194,70 @@ async def test_starts_under_way_end_with_stop_all(
     await child.wait()
     eventually(lambda: children(spawner.pid) == [], "no process left")
     assert directories(hierarchies) == []
+
+
+# --- remove and retention
+
+
+async def ended(registry: Registry, *argv: str) -> Job:
+    job = await start(registry, *argv)
+    await job.ended.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    return job
+
+
+@pytest.mark.host
+async def test_an_ended_job_can_be_removed_and_is_then_unknown(registry: Registry) -> None:
+    job = await ended(registry, "echo", "hello")
+    assert registry.remove(job.id[:8]) is job
+    with pytest.raises(RequestError) as caught:
+        registry.find(job.id)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+    assert (list(registry), job.output.resident, job.output.dropped) == ([], 0, 6)
+
+
+@pytest.mark.host
+async def test_a_running_job_cannot_be_removed(registry: Registry) -> None:
+    job = await start(registry, "sleep", "600")
+    with pytest.raises(RequestError, match="stop it first") as caught:
+        registry.remove(job.id)
+    assert caught.value.code is ErrorCode.RUNNING
+    assert list(registry) == [job]
+    await job.stop(SHUTDOWN, 0)
+
+
+@pytest.mark.host
+async def test_pages_go_by_the_order_of_starts(registry: Registry) -> None:
+    jobs = [await ended(registry, "true") for _ in range(4)]
+    assert list(registry.after(None)) == jobs
+    registry.remove(jobs[1].id)
+    assert list(registry.after(str(jobs[1].number))) == jobs[2:]
+    with pytest.raises(RequestError) as caught:
+        registry.after("no cursor")
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.host
+async def test_only_the_last_to_end_are_kept(registry: Registry) -> None:
+    registry._retention = Retention(count=2)
+    running = await start(registry, "sleep", "600")
+    jobs = [await ended(registry, "true") for _ in range(4)]
+    assert list(registry) == [running, *jobs[2:]]
+    await running.stop(SHUTDOWN, 0)
+
+
+@pytest.mark.host
+async def test_jobs_are_kept_for_so_long(registry: Registry) -> None:
+    registry._retention = Retention(seconds=0.3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(registry.expire)
+        running = await start(registry, "sleep", "600")
+        first = await ended(registry, "true")
+        assert list(registry) == [running, first]
+        await trio.sleep(0.35)
+        second = await ended(registry, "true")
+        assert list(registry) == [running, second]
+        await trio.sleep(0.35)
+        assert list(registry) == [running]
+        await running.stop(SHUTDOWN, 0)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,175 @@
+"""Output stays within its budgets: in memory, on the disk, and past it as the operator wants."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from tests.worker.common import KeptLog
+from wire.messages import STDOUT, GapReason
+from worker import output, store
+from worker.blocks import Chunk
+from worker.output import Missing, OutputLog, Reader
+from worker.store import MIB, Budget, OutputStore, Overflow
+
+PIECE = 64 * 1024
+MEMORY, JOB_MEMORY = 8 * PIECE + PIECE // 2, 4 * PIECE + PIECE // 2
+FULL = "the room for output on the disk is used up"
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "BATCH_BYTES", 2 * PIECE)
+    monkeypatch.setattr(store, "RETRY_SECONDS", 0.01)
+
+
+def make(folder: Path, log: KeptLog, *, disk: int | None = 100 * MIB, drop: bool = False) -> OutputStore:
+    overflow = Overflow.DROP if drop else Overflow.BLOCK
+    return OutputStore(Budget(MEMORY, JOB_MEMORY, disk, folder, overflow), log)
+
+
+def piece(number: int) -> bytes:
+    return bytes([number % 251]) * PIECE
+
+
+async def fill(log: OutputLog, count: int, first: int = 0) -> None:
+    """Append as a pump does: no more before there is room."""
+    for number in range(first, first + count):
+        log.append(STDOUT, piece(number))
+        await log.make_room()
+
+
+async def read_all(log: OutputLog) -> tuple[bytes, list[Missing]]:
+    reader, data, gaps = Reader(log, 0), b"", []
+    while found := await reader.next():
+        if isinstance(found, Chunk):
+            data += found.data
+        else:
+            gaps.append(found)
+    return data, gaps
+
+
+async def test_memory_stays_within_both_budgets(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log)
+    logs = [OutputLog(room) for _ in range(5)]
+    for number in range(12):
+        for one in logs:
+            await fill(one, 1, number)
+            assert one.resident <= JOB_MEMORY
+            assert room.resident <= MEMORY
+    for one in logs:
+        assert await read_all(one) == (b"".join(piece(number) for number in range(12)), [])
+    assert room.resident == sum(one.resident for one in logs)
+    assert room.spilled == sum(one.spilled for one in logs)
+    for one in logs:
+        one.remove()
+    assert (room.resident, room.spilled) == (0, 0)
+    assert not os.listdir(tmp_path)  # noqa: PTH208  # a blocking call, and no path is wanted
+    assert log.messages == []
+
+
+async def test_a_job_within_its_budget_is_left_alone_by_a_loud_one(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log)
+    quiet, loud = OutputLog(room), OutputLog(room)
+    await fill(quiet, 2)
+    await fill(loud, 30)
+    assert (quiet.spilled, quiet.size) == (0, 2 * PIECE)
+    assert loud.spilled > 0
+    quiet.remove()
+    loud.remove()
+
+
+async def test_the_longest_silent_makes_room(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log)
+    silent, others = OutputLog(room), [OutputLog(room) for _ in range(4)]
+    await fill(silent, 2)
+    for one in others:
+        await fill(one, 2)
+    assert silent.spilled > 0
+    assert [one.spilled for one in others[1:]] == [0, 0, 0]
+    for one in (silent, *others):
+        one.remove()
+
+
+async def test_block_lets_the_job_wait_until_there_is_room(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log, disk=3 * PIECE)
+    done, running = OutputLog(room), OutputLog(room)
+    await fill(done, 6)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fill, running, 6)
+        with trio.fail_after(5):
+            while not running.waiting:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.001)
+        waits = running.size
+        await trio.sleep(0.05)  # it looks again, and finds none
+        assert running.size == waits < 6 * PIECE
+        assert log.messages == [FULL]
+        done.remove()
+    assert not running.waiting
+    assert await read_all(running) == (b"".join(map(piece, range(6))), [])
+    assert log.messages == [FULL, "there is room for output on the disk again"]
+    running.remove()
+
+
+async def test_drop_gives_up_the_oldest_and_says_so(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log, disk=3 * PIECE, drop=True)
+    one = OutputLog(room)
+    await fill(one, 40)
+    data, gaps = await read_all(one)
+    assert gaps == [Missing(0, one.dropped, GapReason.DROPPED)]
+    assert 0 < one.dropped < one.size
+    assert data == b"".join(map(piece, range(40)))[one.dropped :]
+    assert room.spilled <= 3 * PIECE
+    assert log.messages == [FULL]
+    one.remove()
+
+
+@pytest.mark.parametrize("drop", [True, False])
+@pytest.mark.parametrize("step", ["open", "pwritev"])
+async def test_a_full_disk_is_survived(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch, step: str, drop: bool
+) -> None:
+    room = make(tmp_path, log, drop=drop)
+    one = OutputLog(room)
+    really, full = getattr(os, step), True
+
+    def fail(target: object, *rest: object, **more: object) -> object:
+        if full and (step != "open" or target == tmp_path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(target, *rest, **more)
+
+    monkeypatch.setattr(os, step, fail)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fill, one, 20)
+        with trio.fail_after(5):
+            while not (one.dropped if drop else one.waiting):  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.001)
+        full = False
+    data, gaps = await read_all(one)
+    assert data == b"".join(map(piece, range(20)))[one.dropped :]
+    assert bool(gaps) == drop
+    assert log.lines[0]["message"] == FULL
+    assert log.lines[0]["reason"] == "No space left on device"
+    one.remove()
+
+
+async def test_a_cancelled_wait_loses_nothing(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log, disk=0)
+    one = OutputLog(room)
+    with trio.move_on_after(0.05) as scope:
+        await fill(one, 10)
+    assert scope.cancelled_caught
+    assert not one.waiting
+    data, gaps = await read_all(one)
+    assert (data, gaps) == (b"".join(map(piece, range(one.size // PIECE))), [])
+    one.remove()
+
+
+def test_half_of_the_free_disk_is_the_default(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log, disk=None)
+    free = os.statvfs(tmp_path)
+    assert room._disk is not None
+    assert abs(room._disk - free.f_bavail * free.f_frsize // 2) < 2**30
