@@ -9,30 +9,34 @@
 """
 
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from wire.errors import RemoteProtocolError, RequestError
-from wire.jobs import JobParams, JobStatus, ListParams, StartParams, StopParams, StreamParams
+from wire.errors import RemoteProtocolError
+from wire.jobs import JobParams, JobStatus, ListParams, StopParams, StreamParams
 from wire.limits import Limits
 from wire.messages import Hello, Output
 
 from . import transport
-from .core import PING_SECONDS, Answer, Core, Params, job_of, page_of
+from .blocking_link import Link
+from .core import Answer, Piece, job_of, page_of, result_of, stalled, start_params
 from .endpoint import Endpoint
 from .errors import CutError
+from .resume import DEFAULT_PATIENCE, Place
 
 
-def connect(server: str, *, certs: Path, identity: str) -> "Client":
+def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAULT_PATIENCE) -> "Client":
     """Connect to a server and wait for its hello.
 
     Args:
         server: HOST:PORT, or wss://HOST:PORT for WebSocket.
         certs: the directory with ca.crt and the identity's certificate and key.
         identity: the stem of these files, such as ``admin``.
+        patience: seconds for which to try to come back after a cut; 0 for not at all. A try under way
+            then is finished.
 
     Raises:
         ClientError: there is no server, or TLS failed; see client.errors.
@@ -40,40 +44,38 @@ def connect(server: str, *, certs: Path, identity: str) -> "Client":
         RequestError: the server refuses this identity.
     """
     endpoint = Endpoint.parse(server)
-    return Client(transport.connect(endpoint, certs, identity), str(endpoint))
+    dial = partial(transport.connect, endpoint, certs, identity)
+    return Client(dial(), str(endpoint), dial=dial, patience=patience)
 
 
 class Client:
     """A connection to a server; `connect` makes one. Close it, or use it in a ``with``.
 
     Every method may raise RequestError (the server refused), CutError (the connection ended; what
-    became of the request is unknown) and RemoteProtocolError (the server makes no sense).
+    became of the request is unknown) and RemoteProtocolError (the server makes no sense). After a cut,
+    streams go on where they were, and what asks without changing anything is asked again; `start` is not.
 
     Args:
         link: the transport; closed with the client.
         server: its address, for messages.
+        dial: opens another transport after a cut; None for never.
+        patience: seconds for which to try it.
     """
 
-    def __init__(self, link: transport.Transport, server: str) -> None:
-        self._link = link
-        self._server = server
-        self._core = Core()
-        self._end: RequestError | CutError | RemoteProtocolError | None = None
-        self._events: dict[int, deque[Answer | Output]] = {}
-        try:
-            while self._core.hello is None:
-                self._pump()
-                if self._end is not None:
-                    raise self._end
-        except BaseException:
-            link.close()
-            raise
+    def __init__(
+        self,
+        link: transport.Transport,
+        server: str,
+        *,
+        dial: Callable[[], transport.Transport] | None = None,
+        patience: float = 0.0,
+    ) -> None:
+        self._link = Link(link, server, dial, patience)
 
     @property
     def hello(self) -> Hello:
         """What the server said of itself and of us."""
-        assert self._core.hello is not None  # noqa: S101  # the constructor waited for it
-        return self._core.hello
+        return self._link.exchange.hello
 
     def __enter__(self) -> Self:
         return self
@@ -108,109 +110,86 @@ class Client:
             seconds: stop the job after so long.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds)
-        return job_of(self._call("start", params))
+        return job_of(self._link.call("start", params))
 
     def stop(self, job_id: str, *, grace: float | None = None) -> JobStatus:
         """Stop a job: TERM, ``grace`` seconds, KILL. Returns once nothing of it is left."""
-        return job_of(self._call("stop", StopParams(job_id, grace)))
+        return job_of(self._link.ask("stop", StopParams(job_id, grace)))
 
     def query(self, job_id: str) -> JobStatus:
         """Return what is known of a job now."""
-        return job_of(self._call("query", JobParams(job_id)))
+        return job_of(self._link.ask("query", JobParams(job_id)))
 
     def wait(self, job_id: str) -> JobStatus:
         """Wait for a job's end and return its final status."""
-        return job_of(self._call("wait", JobParams(job_id)))
+        return job_of(self._link.ask("wait", JobParams(job_id)))
+
+    def remove(self, job_id: str) -> JobStatus:
+        """Make the server forget a job that has ended, and its output; return its last status."""
+        return job_of(self._link.ask("remove", JobParams(job_id)))
 
     def list(self) -> Iterator[JobStatus]:
         """Give every job, oldest first."""
         after: str | None = None
         while True:
-            page = page_of(self._call("list", ListParams(after)))
+            page = page_of(self._link.ask("list", ListParams(after)))
             yield from page.jobs
             after = page.next
             if after is None:
                 return
 
-    def stream(self, job_id: str, *, offset: int = 0) -> "Stream":
-        """Follow a job's output from a byte offset to its end."""
-        return Stream(self, self._begin("stream", StreamParams(job_id, offset)))
+    def stream(
+        self,
+        job_id: str,
+        *,
+        offset: int = 0,
+        follow: bool = True,
+        tail_bytes: int | None = None,
+        tail_lines: int | None = None,
+        since: float | None = None,
+        stream: int | None = None,
+    ) -> "Stream":
+        """Follow a job's output to its end.
 
-    def _begin(self, method: str, params: Params) -> int:
-        if self._end is not None:
-            raise self._end
-        request_id = self._core.begin(method, params)
-        self._events[request_id] = deque()
-        self._flush()
-        return request_id
-
-    def _call(self, method: str, params: Params) -> dict[str, Any]:
-        request_id = self._begin(method, params)
-        while True:
-            event = self._next(request_id)
-            if isinstance(event, Answer):
-                return result_of(event)
-
-    def _next(self, request_id: int) -> Answer | Output:
-        """Wait for the next event of one request; events of the others are kept for them."""
-        events = self._events[request_id]
-        while not events:
-            if self._end is not None:
-                raise self._end
-            self._pump()
-        event = events.popleft()
-        if isinstance(event, Answer):
-            del self._events[request_id]
-        return event
-
-    def _pump(self) -> None:
-        try:
-            data = self._link.receive(PING_SECONDS)
-        except TimeoutError:
-            if self._core.hello is not None:
-                self._core.ping()
-                self._flush()
-            try:
-                data = self._link.receive(PING_SECONDS)
-            except TimeoutError:
-                raise CutError(f"The server at {self._server} no longer answers.") from None
-        try:
-            for event in self._core.receive(data):
-                if event.id in self._events:
-                    self._events[event.id].append(event)
-        except (RequestError, CutError, RemoteProtocolError) as error:
-            # What came before the end may wait for its taker yet; whoever runs out of events gets this.
-            self._end = error
-        else:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._end is None and (data := self._core.data_to_send()):
-            self._link.send(data)
-
-    def _consumed(self, output: Output) -> None:
-        self._core.consumed(output)
-        self._flush()
-
-    def _cancel(self, request_id: int) -> None:
-        self._core.cancel(request_id)
-        self._flush()
-        while request_id in self._events:
-            self._next(request_id)
+        Args:
+            job_id: the job's id, or a unique prefix of it.
+            offset: the byte of its log to begin at.
+            follow: whether to go on to the job's end, rather than end where its output does now.
+            tail_bytes: begin with so many of the last bytes.
+            tail_lines: begin with so many of the last lines.
+            since: begin with what was printed at this Unix time or later.
+            stream: 1 for stdout alone, 2 for stderr alone.
+        """
+        params = StreamParams(job_id, offset, follow, tail_bytes, tail_lines, since, stream)
+        return Stream(self._link, params)
 
 
 class Stream:
     """A job's output, piece by piece. Iterate it; `job` is the final status once it has ended.
 
-    Leaving its ``with`` before the end cancels it at the server; the job goes on.
+    A piece is an Output, or a Gap for bytes that cannot be had. After a cut it goes on at the next byte by
+    itself. Leaving its ``with`` before the end cancels it at the server; the job goes on.
     """
 
-    def __init__(self, client: Client, request_id: int) -> None:
-        self._client = client
-        self._request_id = request_id
+    def __init__(self, link: Link, params: StreamParams) -> None:
+        self._link = link
+        self._place = Place(params)
         self._taken: Output | None = None
         self._job: JobStatus | None = None
         self._over = False
+        #: Called each time that it goes on after a cut, with the byte at which it does, if that is known.
+        self.on_resume: Callable[[int | None], None] = lambda offset: None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._fruitful = False
+        self._taken = None
+        self._exchange, self._request_id = self._link.begin("stream", self._place.params())
+
+    @property
+    def offset(self) -> int | None:
+        """The byte of the log at which it goes on; None before that is known."""
+        return self._place.offset
 
     @property
     def job(self) -> JobStatus:
@@ -225,54 +204,52 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if not self._over and not isinstance(error, (CutError, RemoteProtocolError)):
+        if not self._over:
             self._over = True
-            self._client._cancel(self._request_id)
+            self._exchange.cancel(self._request_id)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Output:
+    def __next__(self) -> Piece:
         if self._over:
             raise StopIteration
         try:
-            # Whoever asks for more is done with the last piece, in whatever loop it was taken.
-            if self._taken is not None:
-                self._client._consumed(self._taken)
-            event = self._client._next(self._request_id)
+            event = self._next()
         except BaseException:
             self._over = True
             raise
-        if isinstance(event, Output):
-            self._taken = event
+        if not isinstance(event, Answer):
+            self._taken = event if isinstance(event, Output) else None
             return event
         self._over = True
         self._job = job_of(result_of(event))
         raise StopIteration
 
+    def _next(self) -> Answer | Piece:
+        """The next event, over as many connections as it takes."""
+        # Whoever asks for more is done with the last piece, in whatever loop it was taken.
+        if self._taken is not None:
+            self._exchange.consumed(self._taken)
+        while True:
+            try:
+                event = self._exchange.next(self._request_id)
+            except CutError as error:
+                self._link.renew(self._exchange, error)
+                self._begin()
+                self.on_resume(self._place.offset)
+                continue
+            if not isinstance(event, Answer):
+                self._take(event)
+                return event
+            if not (stalled(event) and self._fruitful and self._link.patience):
+                return event
+            self._begin()
 
-def start_params(
-    argv: Sequence[str | bytes],
-    env: Mapping[str, str] | None,
-    cwd: str | os.PathLike[str] | None,
-    limits: Limits | None,
-    *,
-    merge: bool,
-    seconds: float | None,
-) -> StartParams:
-    """Build the parameters of ``start`` from what callers have; text becomes bytes as in os.fsencode."""
-    return StartParams(
-        argv=tuple(map(os.fsencode, argv)),
-        env={os.fsencode(key): os.fsencode(value) for key, value in (env or {}).items()} or None,
-        cwd=None if cwd is None else os.fsencode(cwd),
-        merge=merge,
-        timeout=seconds,
-        limits=limits or None,
-    )
-
-
-def result_of(answer: Answer) -> dict[str, Any]:
-    """Return an answer's result, or raise its RequestError."""
-    if isinstance(answer.result, RequestError):
-        raise answer.result
-    return answer.result
+    def _take(self, piece: Piece) -> None:
+        try:
+            self._place.take(piece)
+        except RemoteProtocolError:
+            self._exchange.forget(self._request_id)
+            raise
+        self._fruitful = True

@@ -4,13 +4,14 @@ Bytes go in through `receive`, which gives the events for the requests under way
 collected in `data_to_send`. Pings are answered here.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wire import codec
 from wire.connection import Connection, Role, Signal, State
-from wire.errors import RemoteProtocolError, RequestError
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.flow import DEFAULT_WINDOW
 from wire.jobs import (
     JobParams,
@@ -22,7 +23,8 @@ from wire.jobs import (
     StopParams,
     StreamParams,
 )
-from wire.messages import Cancel, Failure, Hello, Output, Ping, Pong, Reply, Request
+from wire.limits import Limits
+from wire.messages import Cancel, Failure, Gap, Hello, Output, Ping, Pong, Reply, Request
 
 from .errors import CutError
 
@@ -30,6 +32,8 @@ from .errors import CutError
 PING_SECONDS = 20.0
 
 Params = StartParams | StopParams | JobParams | StreamParams | ListParams
+#: What a stream brings: output, or that some of it cannot be had.
+Piece = Output | Gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Core:
         data, self._outbox = bytes(self._outbox), bytearray()
         return data
 
-    def receive(self, data: bytes | bytearray) -> Iterator[Answer | Output]:
+    def receive(self, data: bytes | bytearray) -> Iterator[Answer | Piece]:
         """Take bytes from the server (none means that it closed) and give what they bring.
 
         Raises:
@@ -99,14 +103,50 @@ class Core:
                     yield Answer(id, result)
                 case Failure(0, code, message):
                     raise RequestError(code, message)
-                case Failure(id, code, message):
-                    yield Answer(id, RequestError(code, message))
-                case Output():
+                case Failure(id, code, message, offset):
+                    yield Answer(id, RequestError(code, message, offset))
+                case Output() | Gap():
                     yield event
                 case Ping(nonce):
                     self._outbox += self._connection.send(Pong(nonce))
                 case _:
                     pass
+
+
+def stalled(event: Answer | Piece) -> bool:
+    """Whether the server gave a stream up that nobody took anything of, so that it may be asked for again."""
+    return (
+        isinstance(event, Answer)
+        and isinstance(event.result, RequestError)
+        and event.result.code is ErrorCode.STALLED
+    )
+
+
+def start_params(
+    argv: Sequence[str | bytes],
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    limits: Limits | None,
+    *,
+    merge: bool,
+    seconds: float | None,
+) -> StartParams:
+    """Build the parameters of ``start`` from what callers have; text becomes bytes as in os.fsencode."""
+    return StartParams(
+        argv=tuple(map(os.fsencode, argv)),
+        env={os.fsencode(key): os.fsencode(value) for key, value in (env or {}).items()} or None,
+        cwd=None if cwd is None else os.fsencode(cwd),
+        merge=merge,
+        timeout=seconds,
+        limits=limits or None,
+    )
+
+
+def result_of(answer: Answer) -> dict[str, Any]:
+    """Return an answer's result, or raise its RequestError."""
+    if isinstance(answer.result, RequestError):
+        raise answer.result
+    return answer.result
 
 
 def job_of(result: dict[str, Any]) -> JobStatus:

@@ -14,7 +14,16 @@ class ConnectError(ClientError):
 
 
 class TlsError(ClientError):
-    """The TLS connection was refused, by the server or by us."""
+    """The TLS connection was refused, by the server or by us.
+
+    Args:
+        message: one sentence for people.
+        cut: nobody said that they refuse; the connection ended before it was open.
+    """
+
+    def __init__(self, message: str, *, cut: bool = False) -> None:
+        super().__init__(message)
+        self.cut = cut
 
 
 class CutError(ClientError):

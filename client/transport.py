@@ -54,7 +54,7 @@ def connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
         return WebSocketTransport(tls, endpoint) if endpoint.websocket else tls
     except OSError as error:
         opened.close()
-        raise TlsError(_capital(refusal(error, identity=identity, server=str(endpoint)))) from error
+        raise tls_error(error, endpoint, identity) from error
     except BaseException:
         opened.close()
         raise
@@ -105,7 +105,7 @@ class TlsTransport:
     def _explain(self, error: OSError) -> CutError | TlsError:
         if self._heard:
             return CutError(f"The connection to {self._endpoint} was cut ({error.strerror or error}).")
-        return TlsError(_capital(refusal(error, identity=self._identity, server=str(self._endpoint))))
+        return tls_error(error, self._endpoint, self._identity)
 
 
 class WebSocketTransport:
@@ -203,5 +203,10 @@ def unreachable(endpoint: Endpoint, error: OSError) -> str:
     return f"Cannot reach the server at {endpoint} ({reason}): check --server, and that it runs."
 
 
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+def tls_error(error: BaseException, endpoint: Endpoint, identity: str) -> TlsError:
+    """Say why TLS failed, and whether it may have been no more than a cut."""
+    sentence = refusal(error, identity=identity, server=str(endpoint))
+    while not isinstance(error, OSError) and error.__cause__ is not None:
+        error = error.__cause__
+    cut = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError | TimeoutError)
+    return TlsError(sentence[:1].upper() + sentence[1:], cut=cut)

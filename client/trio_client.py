@@ -11,27 +11,29 @@
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import trio
 
 from wire.jobs import JobParams, JobStatus, ListParams, StopParams, StreamParams
 from wire.limits import Limits
-from wire.messages import Hello, Output
-from wire.trio_stream import CLOSE_SECONDS
+from wire.messages import Hello
 
-from .blocking import result_of, start_params
-from .core import job_of, page_of
+from .core import job_of, page_of, start_params
 from .endpoint import Endpoint
-from .errors import CutError
-from .trio_exchange import Background, Events, Exchange
+from .resume import DEFAULT_PATIENCE
+from .trio_exchange import Background
+from .trio_link import Dial, Link
+from .trio_output import Stream
 from .trio_transport import Transport, connect
 
 
 @asynccontextmanager
-async def open_client(server: str, *, certs: Path, identity: str) -> AsyncGenerator["Client"]:
+async def open_client(
+    server: str, *, certs: Path, identity: str, patience: float = DEFAULT_PATIENCE
+) -> AsyncGenerator["Client"]:
     """Connect to a server, wait for its hello, and close the connection with the block; jobs go on.
 
     What the block raises comes out as it is. When the connection ends, it is the calls that fail, not
@@ -41,6 +43,8 @@ async def open_client(server: str, *, certs: Path, identity: str) -> AsyncGenera
         server: HOST:PORT, or wss://HOST:PORT for WebSocket.
         certs: the directory with ca.crt and the identity's certificate and key.
         identity: the stem of these files, such as ``admin``.
+        patience: seconds for which to try to come back after a cut; 0 for not at all. A try under way
+            then is finished.
 
     Raises:
         ClientError: there is no server, or TLS failed; see client.errors.
@@ -50,28 +54,30 @@ async def open_client(server: str, *, certs: Path, identity: str) -> AsyncGenera
     """
     endpoint = Endpoint.parse(server)
     async with Background() as nursery:
-        transport = await connect(nursery, endpoint, certs, identity)
-        async with client_over(transport, str(endpoint)) as client:
+        dial = partial(connect, nursery, endpoint, certs, identity)
+        async with client_over(await dial(), str(endpoint), dial=dial, patience=patience) as client:
             yield client
 
 
 @asynccontextmanager
-async def client_over(transport: Transport, server: str) -> AsyncGenerator["Client"]:
+async def client_over(
+    transport: Transport, server: str, *, dial: Dial | None = None, patience: float = 0.0
+) -> AsyncGenerator["Client"]:
     """Run a client over a transport, which is closed with it; raises as `open_client` does.
 
     Args:
         transport: an open one.
         server: its address, for messages.
+        dial: opens another after a cut; None for never.
+        patience: seconds for which to try it.
     """
-    exchange = Exchange(transport, server)
     async with Background() as nursery:
+        link = Link(nursery, transport, server, dial, patience)
         try:
-            await exchange.run(nursery)
-            yield Client(exchange)
+            await link.run()
+            yield Client(link)
         finally:
-            exchange.end(CutError("This client is closed."))
-            with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                await transport.aclose()
+            await link.close()  # noqa: ASYNC102, ASYNC120  # it is shielded, and bounded
 
 
 class Client:
@@ -80,16 +86,17 @@ class Client:
     Every method may raise RequestError (the server refused), CutError (the connection ended; what
     became of the request is unknown) and RemoteProtocolError (the server makes no sense). A cancelled
     call is cancelled at the server too, as far as it has not happened yet. Beyond `hello.max_requests`
-    at once, open streams included, calls wait for their turn.
+    at once, open streams included, calls wait for their turn. After a cut, streams go on where they were,
+    and what asks without changing anything is asked again; `start` is not.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     @property
     def hello(self) -> Hello:
         """What the server said of itself and of us."""
-        return self._exchange.hello
+        return self._link.exchange.hello
 
     async def start(
         self,
@@ -112,87 +119,59 @@ class Client:
             seconds: stop the job after so long.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds)
-        return job_of(await self._exchange.call("start", params))
+        return job_of(await self._link.call("start", params))
 
     async def stop(self, job_id: str, *, grace: float | None = None) -> JobStatus:
         """Stop a job: TERM, ``grace`` seconds, KILL. Returns once nothing of it is left."""
-        return job_of(await self._exchange.call("stop", StopParams(job_id, grace)))
+        return job_of(await self._link.ask("stop", StopParams(job_id, grace)))
 
     async def query(self, job_id: str) -> JobStatus:
         """Return what is known of a job now."""
-        return job_of(await self._exchange.call("query", JobParams(job_id)))
+        return job_of(await self._link.ask("query", JobParams(job_id)))
 
     async def wait(self, job_id: str) -> JobStatus:
         """Wait for a job's end and return its final status."""
-        return job_of(await self._exchange.call("wait", JobParams(job_id)))
+        return job_of(await self._link.ask("wait", JobParams(job_id)))
+
+    async def remove(self, job_id: str) -> JobStatus:
+        """Make the server forget a job that has ended, and its output; return its last status."""
+        return job_of(await self._link.ask("remove", JobParams(job_id)))
 
     def list(self) -> AsyncIterator[JobStatus]:
         """Give every job, oldest first: ``async for job in client.list()``."""
-        return _Jobs(self._exchange)
+        return _Jobs(self._link)
 
-    def stream(self, job_id: str, *, offset: int = 0) -> "Stream":
-        """Follow a job's output from a byte offset to its end: ``async with client.stream(id) as stream``."""
-        return Stream(self._exchange, StreamParams(job_id, offset))
+    def stream(
+        self,
+        job_id: str,
+        *,
+        offset: int = 0,
+        follow: bool = True,
+        tail_bytes: int | None = None,
+        tail_lines: int | None = None,
+        since: float | None = None,
+        stream: int | None = None,
+    ) -> Stream:
+        """Follow a job's output to its end: ``async with client.stream(id) as stream``.
 
-
-class Stream:
-    """A job's output, piece by piece, within ``async with``; `job` is the final status once it has ended.
-
-    Leaving the block before the end cancels it at the server; the job goes on.
-    """
-
-    def __init__(self, exchange: Exchange, params: StreamParams) -> None:
-        self._exchange = exchange
-        self._params = params
-        self._request_id = 0
-        self._events: Events | None = None
-        self._job: JobStatus | None = None
-        self._over = False
-
-    @property
-    def job(self) -> JobStatus:
-        """The job's final status. RuntimeError while the stream has not ended."""
-        if self._job is None:
-            raise RuntimeError("the stream has not ended")
-        return self._job
-
-    async def __aenter__(self) -> Self:
-        self._request_id, self._events = await self._exchange.begin("stream", self._params)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._over = True
-        self._exchange.forget(self._request_id)
-        await trio.lowlevel.cancel_shielded_checkpoint()  # a Cancelled would hide the block's own error
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Output:
-        if self._events is None:
-            raise RuntimeError("a stream begins with its async with")
-        if self._over:
-            await trio.lowlevel.checkpoint()
-            raise StopAsyncIteration
-        try:
-            event = await self._exchange.next(self._events)
-        except trio.EndOfChannel:  # another task took the answer, or left the block
-            raise StopAsyncIteration from None
-        if isinstance(event, Output):
-            self._exchange.consumed(event)
-            return event
-        self._over = True
-        self._job = job_of(result_of(event))
-        raise StopAsyncIteration
+        Args:
+            job_id: the job's id, or a unique prefix of it.
+            offset: the byte of its log to begin at.
+            follow: whether to go on to the job's end, rather than end where its output does now.
+            tail_bytes: begin with so many of the last bytes.
+            tail_lines: begin with so many of the last lines.
+            since: begin with what was printed at this Unix time or later.
+            stream: 1 for stdout alone, 2 for stderr alone.
+        """
+        params = StreamParams(job_id, offset, follow, tail_bytes, tail_lines, since, stream)
+        return Stream(self._link, params)
 
 
 class _Jobs:
     """Every job, oldest first, asked for page by page."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._page: list[JobStatus] = []  # what is left of it, the newest first
         self._after: str | None = None
         self._last = False
@@ -205,7 +184,7 @@ class _Jobs:
         while not self._page:
             if self._last:
                 raise StopAsyncIteration
-            page = page_of(await self._exchange.call("list", ListParams(self._after)))
+            page = page_of(await self._link.ask("list", ListParams(self._after)))
             self._page = [*reversed(page.jobs)]
             self._after = page.next
             self._last = page.next is None

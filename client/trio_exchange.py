@@ -8,22 +8,31 @@ credit, and nobody else waits for it. Whatever ends the connection is kept as th
 call under way and every later one.
 """
 
+import copy
 import math
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from wire.errors import RequestError, WireError
 from wire.messages import Hello, Output
 
-from .blocking import result_of
-from .core import PING_SECONDS, Answer, Core, Params
+from .core import PING_SECONDS, Answer, Core, Params, Piece, result_of
 from .errors import ClientError, CutError
+from .resume import Life
 from .transport import CONNECT_SECONDS
 from .trio_transport import Transport
 
-Events = trio.MemoryReceiveChannel[Answer | Output]
+Events = trio.MemoryReceiveChannel[Answer | Piece]
+E = TypeVar("E", bound=Exception)
+
+
+def renewed(error: E) -> E:
+    """The same error for another caller, whose traceback is to be its own."""
+    if isinstance(error, RequestError):
+        return type(error)(error.code, error.message, error.offset)
+    return copy.copy(error)
 
 
 class Background:
@@ -61,11 +70,14 @@ class Exchange:
         self._server = server
         self._core = Core()
         # Until its answer has come, the server counts a request as under way, also one that was forgotten.
-        self._requests: dict[int, trio.MemorySendChannel[Answer | Output] | None] = {}
+        self._requests: dict[int, trio.MemorySendChannel[Answer | Piece] | None] = {}
         self._room = trio.lowlevel.ParkingLot()
         self._ready = trio.Event()
         self._filled = trio.Event()
-        self._error: ClientError | WireError | None = None
+        self._ended = trio.Event()
+        #: What ended it, once it has ended.
+        self.error: ClientError | WireError | None = None
+        self.life = Life(trio.current_time())
 
     @property
     def hello(self) -> Hello:
@@ -85,31 +97,33 @@ class Exchange:
             await self._ready.wait()
         if not self._ready.is_set():
             self.end(CutError(f"The server at {self._server} does not answer."))
-        self._check()
+        self.check()
 
     def end(self, error: ClientError | WireError) -> None:
         """End every call with an error; only the first one counts."""
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
             for sender in self._requests.values():
                 if sender is not None:
                     sender.close()
             self._requests.clear()
             self._room.unpark_all()
             self._ready.set()
+            self._filled.set()
+            self._ended.set()
 
     async def begin(self, method: str, params: Params) -> tuple[int, Events]:
         """Send a request once there is room for one more; whoever begins it must `forget` it."""
         await trio.lowlevel.checkpoint()
-        while self._error is None and len(self._requests) >= max(1, self.hello.max_requests):
+        while self.error is None and len(self._requests) >= max(1, self.hello.max_requests):
             await self._room.park()
         try:
-            self._check()
+            self.check()
             request_id = self._core.begin(method, params)
         except BaseException:
             self._room.unpark()  # the room that we were woken up for is the next one's
             raise
-        sender, events = trio.open_memory_channel[Answer | Output](math.inf)
+        sender, events = trio.open_memory_channel[Answer | Piece](math.inf)
         self._requests[request_id] = sender
         self._filled.set()
         return request_id, events
@@ -123,7 +137,7 @@ class Exchange:
             self._core.cancel(request_id)
             self._filled.set()
 
-    async def next(self, events: Events) -> Answer | Output:
+    async def next(self, events: Events) -> Answer | Piece:
         """Wait for a request's next event.
 
         Raises:
@@ -132,7 +146,7 @@ class Exchange:
         try:
             return await events.receive()
         except trio.EndOfChannel:
-            self._check()
+            self.check()
             raise
 
     def consumed(self, output: Output) -> None:
@@ -140,9 +154,8 @@ class Exchange:
         self._core.consumed(output)
         self._filled.set()
 
-    async def call(self, method: str, params: Params) -> dict[str, Any]:
-        """Send a request and wait for its result."""
-        request_id, events = await self.begin(method, params)
+    async def answer(self, request_id: int, events: Events) -> dict[str, Any]:
+        """Wait for the result of a request that was begun."""
         try:
             event = await self.next(events)
             while not isinstance(event, Answer):
@@ -151,15 +164,10 @@ class Exchange:
             self.forget(request_id)
         return result_of(event)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise why the connection ended, if it has: a new exception for each caller."""
-        match self._error:
-            case None:
-                return
-            case RequestError(code=code, message=message):
-                raise RequestError(code, message) from self._error
-            case error:
-                raise type(error)(*error.args) from error
+        if self.error is not None:
+            raise renewed(self.error) from self.error
 
     # Ctrl-C is for the caller's tasks; raised in one of these, it would come out in a group.
     @trio.lowlevel.enable_ki_protection
@@ -172,9 +180,11 @@ class Exchange:
                     self._ready.set()
                 self._filled.set()  # the core may have answered a ping
         except (ClientError, WireError) as error:
+            self.life.ended(trio.current_time())
             self.end(error)
 
-    def _deliver(self, event: Answer | Output) -> None:
+    def _deliver(self, event: Answer | Piece) -> None:
+        self.life.brought()
         sender = self._requests.get(event.id)
         if sender is not None:
             sender.send_nowait(event)
@@ -188,7 +198,7 @@ class Exchange:
     async def _write(self) -> None:
         await self._ready.wait()  # before the hello, a client has nothing to say
         try:
-            while True:
+            while self.error is None:
                 await self._filled.wait()
                 self._filled = trio.Event()
                 if data := self._core.data_to_send():
@@ -200,12 +210,16 @@ class Exchange:
     async def _watch(self) -> None:
         """Ping a silent server, and give it up if it stays silent."""
         await self._ready.wait()
-        while self._error is None:
+        while self.error is None:
             heard_at = self._transport.heard_at
-            await trio.sleep_until(heard_at + PING_SECONDS)
-            if self._transport.heard_at == heard_at and self._error is None:
+            await self._wait_ended(heard_at + PING_SECONDS)
+            if self._transport.heard_at == heard_at and self.error is None:
                 self._core.ping()
                 self._filled.set()
-                await trio.sleep(PING_SECONDS)
+                await self._wait_ended(trio.current_time() + PING_SECONDS)
                 if self._transport.heard_at == heard_at:
                     self.end(CutError(f"The server at {self._server} no longer answers."))
+
+    async def _wait_ended(self, deadline: float) -> None:
+        with trio.move_on_at(deadline):
+            await self._ended.wait()

@@ -10,12 +10,11 @@ import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
-from certs.refusals import refusal
 from wire.trio_stream import MAX_MESSAGE_BYTES, RECEIVE_BYTES, ByteStream, WebSocketStream
 
 from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
 from .errors import ClientError, ConnectError, CutError, TlsError
-from .transport import CONNECT_SECONDS, unreachable
+from .transport import CONNECT_SECONDS, tls_error, unreachable
 
 
 class Transport(Protocol):
@@ -189,8 +188,7 @@ class TlsStream(trio.abc.Stream):
         """Say why this ended, to the user."""
         error = self._reason or ssl.SSLEOFError()
         if not self.heard:
-            sentence = refusal(error, identity=self._identity, server=str(self._endpoint))
-            return TlsError(sentence[:1].upper() + sentence[1:])
+            return tls_error(error, self._endpoint, self._identity)
         while not isinstance(error, OSError) and error.__cause__ is not None:
             error = error.__cause__
         # What OpenSSL says of a cut is no news to people.

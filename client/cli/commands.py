@@ -5,12 +5,12 @@ import signal
 
 from cyclopts import App
 
+from wire.errors import RequestError
 from wire.jobs import JobStatus
 
-from ..blocking import Stream
-from ..errors import CutError
+from ..errors import ClientError, CutError
 from . import live, render, streams
-from .exits import Exit, OutputError, of_job
+from .exits import Exit, OutputError, UsageError, exit_code, of_job
 from .flags import (
     PATTERN,
     Flag,
@@ -23,6 +23,7 @@ from .flags import (
     check_interval,
     check_seconds,
 )
+from .follow import Which, copy
 from .stopper import Stopper
 
 
@@ -46,6 +47,7 @@ app.command("certs.cli:app", name="certs", help="Make the certificates of a serv
 
 _PLAIN = What()
 _HERE = Where()
+_ALL = Which()
 
 
 @app.command(usage=f"Usage: {PATTERN.format('start')}")
@@ -135,8 +137,11 @@ def wait(job: JobId, /, *, json: Flag = False, where: Where = _HERE) -> int:
 
 
 @app.command
-def stream(job: JobId, /, *, where: Where = _HERE) -> int:
-    """Show a job's output from its first byte until the job ends. Ctrl-C leaves; the job goes on.
+def stream(job: JobId, /, *, which: Which = _ALL, where: Where = _HERE) -> int:
+    """Show a job's output, from its first byte until the job ends. Ctrl-C leaves; the job goes on.
+
+    If the connection is cut, it is opened again, and the output goes on at the next byte. Exits with 1 if
+    some of the output cannot be had any more; stderr then says which.
 
     Parameters
     ----------
@@ -144,9 +149,34 @@ def stream(job: JobId, /, *, where: Where = _HERE) -> int:
         The job's id or a unique prefix of it.
     """
     signal.signal(signal.SIGINT, lambda number, frame: _leave(number))
-    with where.connect() as client, client.stream(job) as output:
-        _copy(output)
-    return Exit.OK
+    wanted = which.keywords()
+    with where.connect() as client, client.stream(job, **wanted) as output:
+        whole = copy(output)
+    return Exit.OK if whole else Exit.FAILED
+
+
+@app.command(usage="Usage: worker-service remove [OPTIONS] JOB...")
+def remove(*jobs: JobId, where: Where = _HERE) -> int:
+    """Make the server forget jobs that have ended, and their output.
+
+    One that cannot be removed does not keep the others; the exit code is that of the first such one.
+
+    Parameters
+    ----------
+    jobs:
+        The jobs' ids, or unique prefixes of them.
+    """
+    if not jobs:
+        raise UsageError("remove needs a job's id; `worker-service list` shows those there are.")
+    code = Exit.OK
+    with where.connect() as client:
+        for job in jobs:
+            try:
+                streams.put(f"job with id {client.remove(job).id} removed.\n")
+            except RequestError as error:
+                streams.complain(str(error))
+                code = code or exit_code(error)
+    return code
 
 
 @app.command
@@ -199,7 +229,7 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     its output has nowhere left to go, as in run -- yes | head.
 
     Exits with 128 + n for a job that signal n ended, 127 for no such program, 126 for one that may not
-    be executed, and 125 for a failure of our own, a cut connection included.
+    be executed, and 125 for a failure of our own, a connection cut for good included.
     """
     what.check("run", words)
     with where.connect() as client:
@@ -212,11 +242,11 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
         _say_notes(job)
         try:
             with client.stream(job.id) as output:
-                _copy(output)
+                copy(output)
         except (BrokenPipeError, OutputError):
             client.stop(job.id)
             raise
-        except CutError as error:
+        except ClientError as error:
             raise CutError(f"{error} What became of job {job.id} is not known.") from error
     return of_job(output.job)
 
@@ -240,9 +270,3 @@ def _leave(number: int, display: live.Display | None = None) -> None:
             display.finish()
     finally:
         os._exit(Exit.SIGNAL + number)
-
-
-def _copy(output: Stream) -> None:
-    """Write a job's bytes to our own stdout and stderr, in order."""
-    for piece in output:
-        streams.write(piece.stream, piece.data)

@@ -40,6 +40,8 @@ _OF_CODE = {
     ErrorCode.BAD_DIRECTORY: Exit.FAILED,
     ErrorCode.START_FAILED: Exit.FAILED,
     ErrorCode.LIMIT_REFUSED: Exit.FAILED,
+    ErrorCode.RUNNING: Exit.FAILED,
+    ErrorCode.STALLED: Exit.CONNECTION,
 }
 
 

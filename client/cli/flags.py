@@ -14,6 +14,7 @@ from wire.limits import Limits, parse_limits
 
 from ..blocking import Client, connect
 from ..endpoint import DEFAULT_IDENTITY, DEFAULT_SERVER
+from ..resume import DEFAULT_PATIENCE
 from .exits import UsageError
 
 PATTERN = "worker-service {} [flags] -- COMMAND [ARGUMENT...]"
@@ -41,16 +42,31 @@ class Where:
         [default: worker-service/certs in ~/.config or $XDG_CONFIG_HOME].
     identity:
         The stem of the certificate's file name in that directory.
+    patience:
+        Seconds for which to try to come back after the connection was cut; 0 for not at all.
     """
 
     server: Annotated[str, Parameter(env_var="WORKER_SERVICE_SERVER", metavar="ADDRESS")] = DEFAULT_SERVER
     certs: Annotated[str, Parameter(env_var="WORKER_SERVICE_CERTS", metavar="DIR", show_default=False)] = ""
     identity: Annotated[str, Parameter(env_var="WORKER_SERVICE_IDENTITY", metavar="NAME")] = DEFAULT_IDENTITY
+    patience: Annotated[str, Parameter(env_var="WORKER_SERVICE_PATIENCE", metavar="SECONDS")] = (
+        f"{DEFAULT_PATIENCE:g}"
+    )
 
     def connect(self) -> Client:
         """Connect to the server; empty settings count as unset."""
         certs = Path(self.certs) if self.certs else default_directory()
-        return connect(self.server or DEFAULT_SERVER, certs=certs, identity=self.identity or DEFAULT_IDENTITY)
+        try:
+            patience = float(self.patience or DEFAULT_PATIENCE)
+        except ValueError:
+            raise UsageError(f"--patience {self.patience!r} is not a number.") from None
+        check_seconds("--patience", patience)
+        return connect(
+            self.server or DEFAULT_SERVER,
+            certs=certs,
+            identity=self.identity or DEFAULT_IDENTITY,
+            patience=patience,
+        )
 
 
 @Parameter(name="*")

@@ -32,7 +32,8 @@ def details(job: JobStatus) -> str:
         rows.append(("ended", f"{_local(job.ended)}, after {duration(job.ended - job.started)}"))
     if job.cwd is not None:
         rows.append(("directory", text(os.fsdecode(job.cwd))))
-    rows.append(("output", size(job.output)))
+    gone = f", of which the first {size(job.dropped)} were dropped" if job.dropped else ""
+    rows.append(("output", size(job.output) + gone))
     if job.limits:
         rows.append(("limits", limits(job.limits)))
     if job.usage is not None:
@@ -102,6 +103,7 @@ def as_json(job: JobStatus) -> dict[str, Any]:
         "ended": None if job.ended is None else utc(job.ended),
         "cwd": None if job.cwd is None else os.fsdecode(job.cwd),
         "output_bytes": job.output,
+        "dropped_bytes": job.dropped or 0,
         "limits": job.limits.named() if job.limits else {},
         "usage": None if job.usage is None else dataclasses.asdict(job.usage),
         "notes": list(job.notes),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .exits import UsageError
 
-CONNECTION = frozenset({"--server", "--certs", "--identity"})
+CONNECTION = frozenset({"--server", "--certs", "--identity", "--patience"})
 #: The flags of `start` and `run` that take a value, and those that stand alone.
 VALUED = CONNECTION | {
     *("--cpu-limit", "--memory-limit", "--disk-limit", "--pids-limit", "--cpu-weight", "--disk-weight"),

@@ -137,6 +137,7 @@ def test_json() -> None:
         "ended": None,
         "cwd": None,
         "output_bytes": 0,
+        "dropped_bytes": 0,
         "limits": {},
         "usage": None,
         "notes": [],

@@ -237,7 +237,7 @@ def test_a_full_pipe_that_somebody_made_non_blocking(cli: Program, admin: Client
 def test_a_cut_connection_is_never_a_success(shared_certificates: Path) -> None:
     """BEHAVIOURS 16."""
     with serve(shared_certificates) as doomed:
-        cli = Program(doomed.environment())
+        cli = Program(doomed.environment()).having(WORKER_SERVICE_PATIENCE="0")
         with doomed.connect() as client:
             job = client.start(WAITS)
         with (

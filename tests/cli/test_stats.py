@@ -198,7 +198,8 @@ def test_a_cut_connection_is_told(shared_certificates: Path) -> None:
     with serve(shared_certificates) as doomed:
         with doomed.connect() as client:
             job = client.start(["sleep", "600"])
-        with Program(doomed.environment()).begin("stats", *FAST, job.id) as process:
+        impatient = Program(doomed.environment()).having(WORKER_SERVICE_PATIENCE="0")
+        with impatient.begin("stats", *FAST, job.id) as process:
             assert next_line(process) == HEADER
             doomed.process.kill()
             result = finish(process)

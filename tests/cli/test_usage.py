@@ -36,6 +36,26 @@ MISUSES: list[tuple[list[str], str]] = [
         )
         for text in ("0", "-1", "0.09", "3601", "nan", "inf")
     ),
+    (["remove"], f"remove {ID}"),
+    (["stream", "a", "--tail", "1", "--offset", "2"], "--offset and --tail cannot be given together."),
+    (
+        ["stream", "a", "--tail-bytes", "1", "--since", "2"],
+        "--tail-bytes and --since cannot be given together.",
+    ),
+    (
+        ["stream", "a", "--stdout", "--stderr"],
+        "--stdout and --stderr cannot be given together; without them, both are shown.",
+    ),
+    (["stream", "a", "--tail", "x"], "--tail 'x' is no number of lines: write a whole number, 0 or more."),
+    (["stream", "a", "--offset", "-5"], "--offset '-5' is no number of bytes: write 4096, 64K or 1M."),
+    (
+        ["stream", "a", "--since", "soon"],
+        "--since 'soon' is no time: write 2026-11-25T10:00:00Z, or an age such as 30s, 5m, 2h or 1d.",
+    ),
+    (["stream", "a", "--follow=maybe"], "--follow takes no value."),
+    (["query", "a", "--patience", "long"], "--patience 'long' is not a number."),
+    (["query", "a", "--patience", "-1"], "--patience -1 must be a number of seconds, 0 or more."),
+    (["run", "--patience", "nan", "true"], "--patience nan must be a number of seconds, 0 or more."),
     (["query", "a", "b"], f"'b' is one word too many for query: {SEE.format('query')}"),
     (["stop", "a", "b"], f"'b' is one word too many for stop: {SEE.format('stop')}"),
     (["stream", "a", "b"], f"'b' is one word too many for stream: {SEE.format('stream')}"),
@@ -178,6 +198,7 @@ def test_an_empty_variable_counts_as_unset(server: Server, tmp_path: Path) -> No
         "WORKER_SERVICE_CERTS",
         "WORKER_SERVICE_IDENTITY",
         "WORKER_SERVICE_LISTEN",
+        "WORKER_SERVICE_PATIENCE",
     )
     empty = Program(bare() | dict.fromkeys(names, "") | {"XDG_CONFIG_HOME": str(tmp_path)})
     unset = Program(bare() | {"XDG_CONFIG_HOME": str(tmp_path)})
@@ -200,6 +221,7 @@ def test_help_and_version(cli: Program) -> None:
             "certs",
             "list",
             "query",
+            "remove",
             "run",
             "serve",
             "start",
@@ -218,7 +240,21 @@ def test_help_and_version(cli: Program) -> None:
         "stop": ["Usage: worker-service stop [OPTIONS] JOB", "--grace"],
         "list": ["Usage: worker-service list [OPTIONS]", "--json"],
         "wait": ["Usage: worker-service wait [OPTIONS] JOB", "exit code"],
-        "stream": ["Usage: worker-service stream [OPTIONS] JOB", "Ctrl-C", "WORKER_SERVICE_IDENTITY"],
+        "stream": [
+            "Usage: worker-service stream [OPTIONS] JOB",
+            *(
+                "Ctrl-C",
+                "--no-follow",
+                "--offset",
+                "--tail",
+                "--tail-bytes",
+                "--since",
+                "--stdout",
+                "--stderr",
+            ),
+            *("WORKER_SERVICE_IDENTITY", "WORKER_SERVICE_PATIENCE", "[default: 30]"),
+        ],
+        "remove": ["Usage: worker-service remove [OPTIONS] JOB...", "unique prefix"],
         "stats": ["Usage: worker-service stats [OPTIONS] JOB", "--interval", "--once", "--json", "Ctrl-C"],
         "serve": ["Usage: worker-service serve", "--listen", "port 0", "--certs"],
         "certs": ["Usage: worker-service certs COMMAND", "init"],
@@ -229,7 +265,7 @@ def test_help_and_version(cli: Program) -> None:
             shown = cli.having(COLUMNS="200")(*command.split(), flag)
             assert (shown.code, shown.err) == (0, b""), command
             assert [part for part in parts if part not in shown.text] == []
-            assert "--job" not in shown.text
+            assert not re.search(r"--job(?![-\w])", shown.text)
     assert re.fullmatch(r"worker-service \d+\.\d+\.\d+\S*\n", cli("--version").text)
     assert cli().text == cli("--help").text
 

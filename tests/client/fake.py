@@ -51,6 +51,8 @@ class FakeServer:
         self.changed.set()
 
     def take(self, data: bytes) -> None:
+        if self.closed:  # nobody reads it
+            return
         self._connection.receive_data(data)
         while (event := self._connection.next_event()) not in (NEED_DATA, CLOSED):
             assert not isinstance(event, type(NEED_DATA))

@@ -172,7 +172,7 @@ async def test_a_server_killed_in_the_middle_of_a_stream(
 ) -> None:
     """BEHAVIOURS 16: never taken for the end of the output; and every later call says the same."""
     with serve(shared_certificates) as server:
-        async with connected(kind, scheme + server.address, server.certs) as client:
+        async with connected(kind, scheme + server.address, server.certs, patience=0) as client:
             job = await client.start(["yes"])
             async with client.stream(job.id) as stream:
                 assert await stream.piece() is not None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.core import Answer, Core, job_of, page_of
+from client.core import Answer, Core, Piece, job_of, page_of
 from client.errors import CutError
 from tests.client.fake import HELLO, JOB
 from wire import codec
@@ -23,7 +23,7 @@ class Pair:
         self.server = Connection(Role.SERVER)
         assert self.tell(HELLO) == []
 
-    def tell(self, *messages: Message) -> list[Answer | Output]:
+    def tell(self, *messages: Message) -> list[Answer | Piece]:
         return list(self.core.receive(b"".join(map(self.server.send, messages))))
 
     def said(self) -> list[object]:

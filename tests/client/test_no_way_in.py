@@ -10,7 +10,7 @@ from certs.authority import issue
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE
 from certs.errors import ContextError
 from certs.roles import Role
-from client import blocking, transport, trio_exchange, trio_transport
+from client import blocking_link, transport, trio_exchange, trio_transport
 from client.errors import AddressError, ClientError, ConnectError, CutError, TlsError
 from tests.client.either import KINDS, SCHEMES, connected
 from tests.client.fake import HELLO
@@ -39,7 +39,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that give up soon."""
     for module in (transport, trio_transport, trio_exchange):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
-    for module in (blocking, trio_exchange):
+    for module in (blocking_link, trio_exchange):
         monkeypatch.setattr(module, "PING_SECONDS", 0.1)
 
 
@@ -223,7 +223,7 @@ async def test_a_cut_in_the_middle_of_a_frame(kind: str, certs: Path) -> None:
         tls.sendall(Connection(End.SERVER).send(HELLO)[: HEADER_BYTES + 1])
 
     with peer(cut, certs) as address:
-        async with connected(kind, address, certs) as client:
+        async with connected(kind, address, certs, patience=0) as client:
             with pytest.raises(CutError):
                 await client.query("x")
 

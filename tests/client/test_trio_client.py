@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from client import trio_client, trio_exchange
+from client import trio_exchange, trio_link
 from client.errors import CutError
-from client.trio_client import Client, Stream, open_client
+from client.trio_client import Client, open_client
+from client.trio_output import Stream
 from tests.client.either import SCHEMES, endless
 from tests.harness import PATIENCE, Server, serve
 from wire.flow import DEFAULT_WINDOW
@@ -145,7 +146,9 @@ async def test_the_death_of_the_server_reaches_every_call(shared_certificates: P
         caught.append(info.value)
 
     with trio.fail_after(PATIENCE), serve(shared_certificates) as server:
-        async with open_client(scheme + server.address, certs=server.certs, identity="admin") as client:
+        async with open_client(
+            scheme + server.address, certs=server.certs, identity="admin", patience=0
+        ) as client:
             job = await client.start(["sleep", "600"])
             async with trio.open_nursery() as nursery:
                 for _ in range(10):
@@ -158,9 +161,11 @@ async def test_a_server_that_freezes_is_found_out_and_left(
     shared_certificates: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trio_exchange, "PING_SECONDS", 0.15)
-    monkeypatch.setattr(trio_client, "CLOSE_SECONDS", 0.15)
+    monkeypatch.setattr(trio_link, "CLOSE_SECONDS", 0.15)
     with trio.fail_after(PATIENCE), serve(shared_certificates) as server:
-        async with open_client(scheme + server.address, certs=server.certs, identity="admin") as client:
+        async with open_client(
+            scheme + server.address, certs=server.certs, identity="admin", patience=0
+        ) as client:
             job = await client.start(["true"])
             server.process.send_signal(signal.SIGSTOP)
             with pytest.raises(CutError, match="no longer answers"):  # noqa: PT012

@@ -1,0 +1,137 @@
+"""Owns how `stream` and `run` follow a job's output: which part is wanted, and what is said beside it."""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from wire.messages import STDERR, STDOUT, Gap, GapReason
+
+from ..blocking import Stream
+from . import streams
+from .exits import UsageError
+from .flags import Flag
+
+_LOST = {
+    GapReason.DROPPED: "were dropped by the server",
+    GapReason.UNREADABLE: "cannot be read by the server",
+    GapReason.REMOVED: "were removed with the job",
+}
+_FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+#: The largest number that goes over the wire.
+_MOST = 2**63 - 1
+_AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Which:
+    """Which part of a job's output is wanted.
+
+    Parameters
+    ----------
+    follow:
+        Go on until the job ends, as is the default; --no-follow ends where its output does now.
+    offset:
+        Begin at this byte of the output.
+    tail:
+        Begin with so many of the last lines.
+    tail_bytes:
+        Begin with so many of the last bytes: 4096, 1M.
+    since:
+        Begin with what came at this time or later: 2026-11-25T10:00:00Z, or an age such as 30s, 5m, 2h, 1d.
+    stdout:
+        What the job printed to stdout alone.
+    stderr:
+        What the job printed to stderr alone.
+    """
+
+    follow: Annotated[bool, Parameter(negative="--no-follow", show_default=False)] = True
+    offset: Annotated[str | None, Parameter(metavar="BYTE")] = None
+    tail: Annotated[str | None, Parameter(metavar="LINES")] = None
+    tail_bytes: Annotated[str | None, Parameter(metavar="BYTES")] = None
+    since: Annotated[str | None, Parameter(metavar="TIME")] = None
+    stdout: Flag = False
+    stderr: Flag = False
+
+    def keywords(self) -> dict[str, Any]:
+        """What `Client.stream` takes, checked."""
+        starts = [
+            flag
+            for flag, text in (
+                ("--offset", self.offset),
+                ("--tail", self.tail),
+                ("--tail-bytes", self.tail_bytes),
+                ("--since", self.since),
+            )
+            if text is not None
+        ]
+        if len(starts) > 1:
+            raise UsageError(f"{starts[0]} and {starts[1]} cannot be given together.")
+        if self.stdout and self.stderr:
+            raise UsageError("--stdout and --stderr cannot be given together; without them, both are shown.")
+        keywords: dict[str, Any] = {"follow": self.follow}
+        if self.offset is not None:
+            keywords["offset"] = _bytes("--offset", self.offset)
+        if self.tail is not None:
+            keywords["tail_lines"] = _lines("--tail", self.tail)
+        if self.tail_bytes is not None:
+            keywords["tail_bytes"] = _bytes("--tail-bytes", self.tail_bytes)
+        if self.since is not None:
+            keywords["since"] = _moment("--since", self.since)
+        if self.stdout or self.stderr:
+            keywords["stream"] = STDOUT if self.stdout else STDERR
+        return keywords
+
+
+def copy(output: Stream) -> bool:
+    """Write a job's bytes to our own stdout and stderr, in order; return whether there were no gaps."""
+    whole = True
+    output.on_resume = _say_resumed
+    for piece in output:
+        if isinstance(piece, Gap):
+            whole = False
+            streams.complain(
+                f"{piece.size} bytes of output, from byte {piece.offset} on, {_LOST[piece.reason]}."
+            )
+        else:
+            streams.write(piece.stream, piece.data)
+    return whole
+
+
+def _say_resumed(offset: int | None) -> None:
+    where = "asking again" if offset is None else f"going on at byte {offset}"
+    streams.complain(f"note: the connection was cut; {where}.")
+
+
+def _bytes(flag: str, text: str) -> int:
+    """Read a number of bytes, 0 or more; K, M, G and T are powers of 1024."""
+    digits = text[:-1] if text[-1:].upper() in "KMGT" else text
+    if digits.isascii() and digits.isdigit():
+        count = int(digits[:20]) * _FACTORS[text[len(digits) :].upper()]
+        if count <= _MOST:
+            return count
+    raise UsageError(f"{flag} {text!r} is no number of bytes: write 4096, 64K or 1M.")
+
+
+def _lines(flag: str, text: str) -> int:
+    """Read a number of lines, 0 or more."""
+    if text.isascii() and text.isdigit() and int(text[:20]) <= _MOST:
+        return int(text)
+    raise UsageError(f"{flag} {text!r} is no number of lines: write a whole number, 0 or more.")
+
+
+def _moment(flag: str, text: str) -> float:
+    """Read a time, RFC 3339 or a date (local time where no zone is given), or an age, as Unix time."""
+    import re
+    from datetime import datetime
+
+    if age := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text.strip(), re.ASCII):
+        return max(0.0, time.time() - float(age[1]) * _AGES[age[2]])
+    try:
+        return max(0.0, datetime.fromisoformat(text.strip().upper()).timestamp())
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{flag} {text!r} is no time: write 2026-11-25T10:00:00Z, or an age such as 30s, 5m, 2h or 1d."
+        ) from None
