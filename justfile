@@ -65,10 +65,15 @@ check: setup
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
 
-# Measure what a start costs, beside a local fork and exec
+# Measure it all beside peers of the same run, and keep the table; --help tells what can be chosen
 [group('work on it')]
-bench: setup
-    @{{ bin }}/python -m tests.bench.start
+bench *args: setup
+    @{{ bin }}/python -m tests.bench "$@"
+
+# Draw the scaling rows of the newest run of `bench`, or of the JSON that is named; --out says where
+[group('work on it')]
+bench-plot *args: setup
+    @{{ bin }}/python -m tests.bench.plot "$@"
 
 # Format the code and mend what ruff can mend
 [group('work on it')]

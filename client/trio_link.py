@@ -27,7 +27,6 @@ class _Renewal:
 
     def __init__(self) -> None:
         self.over = trio.Event()
-        self.scope = trio.CancelScope()
         self.error: Exception | None = None
 
 
@@ -62,8 +61,6 @@ class Link:
     async def close(self) -> None:
         """End it; what is under way fails."""
         self._closed = True
-        if self._renewal is not None:
-            self._renewal.scope.cancel()
         self.exchange.end(CutError("This client is closed."))
         await _close(self._transport)
 
@@ -122,8 +119,7 @@ class Link:
         self._backoff.cut(trio.current_time(), worked=self.exchange.life.worked)
         renewal.error = CutError("This client is closed.")
         try:
-            with renewal.scope:
-                renewal.error = await self._try(dial)
+            renewal.error = await self._try(dial)
         except Exception as error:  # noqa: BLE001  # it is told to all that wait
             renewal.error = error
         finally:

@@ -71,8 +71,8 @@ class Server:
         return found
 
     def connect(self, identity: str = "admin", scheme: str = "") -> Client:
-        """A blocking client."""
-        return connect(scheme + self.address, certs=self.certs, identity=identity)
+        """A blocking client, which does not come back once this server is dead."""
+        return connect(scheme + self.address, certs=self.certs, identity=identity, patience=0)
 
     def environment(self, identity: str = "admin", scheme: str = "") -> dict[str, str]:
         """What the command line needs to find this server."""

@@ -90,6 +90,7 @@ class MemoryWatch:
         refused: list[OSError] = []
 
         async def guard(watch: Callable[[], Awaitable[None]]) -> None:
+            await trio.lowlevel.checkpoint()
             try:
                 await watch()
             except OSError as error:  # the other watch goes on

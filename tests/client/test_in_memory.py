@@ -12,7 +12,7 @@ from client.errors import CutError
 from tests.client.either import over
 from tests.client.fake import JOB, BlockingLink, FakeServer
 from wire import codec
-from wire.errors import ErrorCode
+from wire.errors import ErrorCode, RequestError
 from wire.jobs import JobReply, ListReply
 from wire.messages import Cancel, Failure, Message, Output, Ping, Reply, Request
 
@@ -86,6 +86,41 @@ def test_a_silent_server_is_given_up_by_the_blocking_client() -> None:
         with pytest.raises(CutError, match="no longer answers"):
             client.query("x")
         assert [type(message) for message in server.heard] == [Request, Ping]
+
+
+def test_a_server_that_greets_and_is_silent_is_no_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it was silent: or a query would never end."""
+    monkeypatch.setattr("client.resume.STEADY_SECONDS", 0)
+    links = [BlockingLink(FakeServer(lambda message: [])) for _ in range(100)]
+    left = iter(links)
+    with blocking.Client(next(left), "fake:1", dial=lambda: next(left), patience=0.3) as client:
+        with pytest.raises(CutError, match="no longer answers"):
+            client.query("x")
+        used = [link for link in links if link.server.heard]
+        assert 2 <= len(used) < 10
+        assert all(link.closed for link in used[:-1])
+
+
+def test_what_the_server_said_last_is_read_also_when_nothing_can_be_sent() -> None:
+    class Deaf(BlockingLink):
+        def send(self, data: bytes) -> None:
+            self.server.say(Failure(0, ErrorCode.SHUTTING_DOWN, "Good night."))
+            raise CutError("It has gone.")
+
+    with (
+        blocking.Client(Deaf(FakeServer()), "fake:1") as client,
+        pytest.raises(RequestError, match="Good night"),
+    ):
+        client.query("x")
+
+
+def test_what_cannot_be_sent_is_a_cut() -> None:
+    class Deaf(BlockingLink):
+        def send(self, data: bytes) -> None:
+            raise CutError("It has gone.")
+
+    with blocking.Client(Deaf(FakeServer()), "fake:1") as client, pytest.raises(CutError, match="has gone"):
+        client.query("x")
 
 
 async def test_two_tasks_share_a_stream() -> None:

@@ -15,7 +15,19 @@ from wire import codec
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.flow import DEFAULT_WINDOW
 from wire.jobs import JobReply, ListReply, Status
-from wire.messages import STDERR, STDOUT, Credit, Failure, Gap, GapReason, Message, Output, Reply, Request
+from wire.messages import (
+    STDERR,
+    STDOUT,
+    Cancel,
+    Credit,
+    Failure,
+    Gap,
+    GapReason,
+    Message,
+    Output,
+    Reply,
+    Request,
+)
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 ENDED = replace(JOB, status=Status.EXITED, exit_code=0)
@@ -171,11 +183,15 @@ async def test_output_twice_or_left_out_breaks_the_protocol(kind: str, offset: i
             yield Output(message.id, 0, STDOUT, b"data")
             yield Output(message.id, offset, STDOUT, b"more")
 
-    async with redialling(kind, [FakeServer(answer)]) as client, client.stream("x") as stream:
-        assert await stream.piece() is not None
-        with pytest.raises(RemoteProtocolError):
-            await stream.piece()
-        assert await stream.piece() is None
+    server = FakeServer(answer)
+    async with redialling(kind, [server]) as client:
+        async with client.stream("x") as stream:
+            assert await stream.piece() is not None
+            with pytest.raises(RemoteProtocolError):
+                await stream.piece()
+            assert await stream.piece() is None
+        await wait_all_tasks_blocked()
+        assert server.heard[-1] == Cancel(1)
 
 
 async def test_a_stalled_stream_is_asked_for_again(kind: str) -> None:

@@ -163,6 +163,35 @@ async def test_the_end_of_the_block_ends_it() -> None:
     assert dial.begun == 1
 
 
+async def test_a_connection_that_comes_while_the_client_closes_is_not_used() -> None:
+    """A task outside that waits for it would wait for ever."""
+
+    class Slow(TrioLink):
+        async def aclose(self) -> None:
+            dial.let.set()
+            await wait_all_tasks_blocked()
+
+    dial = Dial()
+    first = FakeServer()
+    told = trio.Event()
+
+    async def ask(client: Client) -> None:
+        with pytest.raises(CutError, match="closed"):
+            await client.query("x")
+        told.set()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            async with client_over(Slow(first), "fake:1", dial=dial, patience=5) as client:
+                first.close()
+                nursery.start_soon(ask, client)
+                await wait_all_tasks_blocked()
+            await told.wait()
+    assert dial.begun > 0
+    assert all(link.closed for link in dial.links)
+    assert not any(isinstance(each, Request) for link in dial.links for each in link.server.heard)
+
+
 async def test_a_block_s_own_error_comes_out_while_it_is_looked_for() -> None:
     error = KeyError("ours")
 

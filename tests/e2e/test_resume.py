@@ -30,7 +30,7 @@ def hash_of(process: subprocess.Popen[bytes], first: bytes = b"") -> tuple[int, 
     """Read a process's stdout to its end; return how much it was, and its hash."""
     digest, size = hashlib.sha256(first), len(first)
     assert process.stdout is not None
-    while piece := process.stdout.read1(2**20):
+    while piece := process.stdout.read(2**20):
         digest.update(piece)
         size += len(piece)
     return size, digest.hexdigest()
@@ -43,7 +43,7 @@ def test_fifty_cuts_lose_nothing(server: Server, data: Path) -> None:
         between.cut_later(CUTS, SIZE // CUTS * 3 // 2)
         environment = server.environment() | {"WORKER_SERVICE_SERVER": between.address}
         with subprocess.Popen(
-            [*STREAM, job.id], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*STREAM, job.id], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         ) as process:
             assert hash_of(process) == expected
             assert process.stderr is not None
@@ -60,7 +60,11 @@ def test_a_stopped_reader_is_given_up_and_comes_back(shared_certificates: Path, 
     with serve(shared_certificates, "--stall-timeout", "1") as server, server.connect() as client:
         job = client.start(["sh", "-c", f"head -c 1000000 {data}; sleep 1; tail -c +1000001 {data}"])
         with subprocess.Popen(
-            [*STREAM, job.id], env=server.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*STREAM, job.id],
+            env=server.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         ) as process:
             assert process.stdout is not None
             first = process.stdout.read(1000)

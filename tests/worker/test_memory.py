@@ -62,7 +62,7 @@ async def test_a_watch_that_is_refused_leaves_the_other_at_work(tmp_path: Path) 
     assert steps == ["watched"]
 
 
-async def test_the_kernels_killer_is_given_back(tmp_path: Path) -> None:
+def test_the_kernels_killer_is_given_back(tmp_path: Path) -> None:
     for name in ("memory.oom_control", "cgroup.event_control"):
         (tmp_path / name).write_text("")
     with _held_back(tmp_path):

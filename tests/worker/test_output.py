@@ -198,6 +198,7 @@ async def test_what_is_appended_while_blocks_are_written_is_not_lost(tmp_path: P
     log.append(STDOUT, b"before")
 
     async def append() -> None:
+        await trio.lowlevel.checkpoint()
         while not log._frozen:
             await trio.lowlevel.checkpoint()
         log.append(STDOUT, b" during")

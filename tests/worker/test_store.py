@@ -37,6 +37,7 @@ def piece(number: int) -> bytes:
 
 async def fill(log: OutputLog, count: int, first: int = 0) -> None:
     """Append as a pump does: no more before there is room."""
+    await trio.lowlevel.checkpoint()
     for number in range(first, first + count):
         log.append(STDOUT, piece(number))
         await log.make_room()
@@ -53,6 +54,7 @@ async def read_all(log: OutputLog) -> tuple[bytes, list[Missing]]:
 
 
 async def test_memory_stays_within_both_budgets(tmp_path: Path, log: KeptLog) -> None:
+    await trio.lowlevel.checkpoint()
     room = make(tmp_path, log)
     logs = [OutputLog(room) for _ in range(5)]
     for number in range(12):
