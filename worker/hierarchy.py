@@ -117,6 +117,7 @@ class _Opening:
         for mount in self._mounts:
             sweep_leftovers(self._place(mount))
         for mount in self._mounts:
+            self._check_ways_in(mount)
             try:
                 self.hierarchies.tracking = self._base(mount)
             except OSError as error:
@@ -130,6 +131,17 @@ class _Opening:
                     self._count_cpu()
                 return
         self.hierarchies.missing = dict.fromkeys(CONTROLLERS, f"{reason}; {_REMEDY}")
+
+    def _check_ways_in(self, mount: Mount) -> None:
+        """Refuse a parent into which we may move nothing: v2 asks for the right in the cgroup above both."""
+        if self._parent is None or mount.version != 2:
+            return
+        above = Path(os.path.commonpath((mount.own, self._place(mount))))
+        if not os.access(above / "cgroup.procs", os.W_OK):
+            raise CgroupError(
+                f"--cgroup-parent {self._parent!r} cannot be used: a process may be moved there only by who "
+                f"may write to {above}/cgroup.procs; name a cgroup below the server's own."
+            )
 
     def _base(self, mount: Mount) -> Path:
         base = self._place(mount) / self._name

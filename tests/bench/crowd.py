@@ -1,7 +1,7 @@
 """Owns a program with many subscribers of one job.
 
-It is `python -m tests.bench.crowd ADDRESS CERTS JOB CONNECTIONS EACH`. It prints JSON once every subscriber
-has a line: which one, and when the last one got it, by the clock that all processes of a machine share. At
+It is `python -m tests.bench.crowd ADDRESS CERTS JOB CONNECTIONS EACH`. Once every subscriber has a line, it
+prints as JSON which one, and when the last one got it, by the clock that all processes of a machine share. At
 the job's end it prints how many subscribers got output of which hash.
 """
 

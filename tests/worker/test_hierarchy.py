@@ -259,3 +259,17 @@ def test_co_mounted_controllers_share_one_base(monkeypatch: pytest.MonkeyPatch, 
         assert found.controllers["cpu"] == found.controllers["memory"]
         assert len(found.locks) == len(found.bases) == 2
         assert sorted(found.missing) == ["io", "pids"]
+
+
+def test_a_parent_into_which_nothing_may_be_moved_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making and limiting cgroups there would work, and then every job would fail to join."""
+    monkeypatch.setattr(hierarchy, "read_mounts", lambda: [Mount(2, frozenset(), tmp_path / "own", tmp_path)])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with (
+        pytest.raises(CgroupError, match=f"may write to {tmp_path}/cgroup.procs"),
+        open_hierarchies("/elsewhere"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
