@@ -23,7 +23,9 @@ def measure(setting: Setting) -> Findings:
     """One row, of one run: a peak is a peak."""
     size = (200 if setting.quick else 10_000 if setting.full else 2_000) * MB
     say(f"budget: a job that prints {size // MB} MB")
-    with serve(setting.certs, "--output-memory", f"{BUDGET // MIB}M") as server, server.connect() as client:
+    budget = f"{BUDGET // MIB}M"
+    room = ("--output-memory", budget, "--job-memory", budget)  # so that one job fills the server's
+    with serve(setting.certs, *room) as server, server.connect() as client:
         argv = [sys.executable, "-I", "-S", "-c", PRINTER, str(size // MB)]
         job = client.wait(client.start(argv).id)
         assert job.output == size, job
