@@ -120,4 +120,5 @@ class Log:
 def _word(value: object) -> str:
     text = str(value)
     # Escape what a terminal could take for more than text: names come from certificates and clients.
-    return text if text.isprintable() and text and " " not in text else json.dumps(text)
+    plain = text.isprintable() and text and " " not in text and not text.startswith('"')
+    return text if plain else json.dumps(text)

@@ -7,6 +7,7 @@ denied.
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -32,7 +33,8 @@ from wire.limits import LimitError
 from wire.messages import Request
 
 from .blocks import BLOCK_BYTES, Chunk
-from .output import Missing, Reader
+from .output import Missing
+from .reader import Reader
 from .registry import Registry
 from .spawner import ProcessSpec
 from .tail import find_start
@@ -190,8 +192,10 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
         raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
     job = call.registry.find(params.id)
     log = job.output
-    with log.subscribe() as doorbell:
-        reader = Reader(log, await find_start(log, params), params.stream)
+    with (
+        log.subscribe() as doorbell,
+        closing(Reader(log, await find_start(log, params), params.stream)) as reader,
+    ):
         end = None if params.follow else log.size
         while end is None or reader.offset < end:
             if reader.offset >= log.size:
@@ -203,7 +207,7 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
                 if piece := await reader.next(most):
                     await call.output(piece)
             else:
-                reader.pause()
+                reader.close()
                 await _wait_credit(call, reader.offset)
     if reader.offset > log.size:
         raise RequestError(

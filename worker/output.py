@@ -21,8 +21,8 @@ import trio
 
 from wire.messages import GapReason
 
-from .blocks import BLOCK_BYTES, RUN_BYTES, Block, Chunk
-from .spill import SpillFile
+from .blocks import RUN_BYTES, Block
+from .spill import Place, SpillFile, Written, grown_by
 
 if TYPE_CHECKING:
     from .store import OutputStore
@@ -43,23 +43,25 @@ class Missing:
 
 
 class _Index:
-    """What lies in a spill file: for each block its offset in the log, position, runs, and first time."""
+    """What lies in a spill file: for each block what a Place says, and its first time."""
 
-    __slots__ = ("positions", "runs", "starts", "whens")
+    __slots__ = ("direct", "positions", "runs", "starts", "whens")
 
     def __init__(self) -> None:
         self.starts, self.positions = array("Q"), array("Q")
         self.runs, self.whens = array("I"), array("d")
+        self.direct = bytearray()
 
-    def add(self, block: Block, position: int) -> None:
+    def add(self, block: Block, position: int, *, direct: bool) -> None:
         self.starts.append(block.start)
         self.positions.append(position)
         self.runs.append(len(block.streams))
         self.whens.append(block.whens[0])
+        self.direct.append(direct)
 
     def forget(self, count: int) -> None:
         """Forget the oldest blocks."""
-        for table in (self.starts, self.positions, self.runs, self.whens):
+        for table in (self.starts, self.positions, self.runs, self.whens, self.direct):
             del table[:count]
 
 
@@ -71,8 +73,8 @@ class OutputLog:
     """
 
     __slots__ = (
-        "_blocks", "_end_position", "_file", "_frozen", "_index", "_latest", "_moving", "_removed", "_store",
-        "_subscribers", "closed", "dropped", "resident", "size", "spilled", "waiting",
+        "_blocks", "_end_position", "_file", "_frozen", "_index", "_latest", "_moving", "_removed",
+        "_subscribers", "closed", "dropped", "resident", "size", "spilled", "store", "waiting",
     )  # fmt: skip
 
     def __init__(self, store: "OutputStore | None" = None) -> None:
@@ -84,7 +86,8 @@ class OutputLog:
         self.closed = False
         #: The job waits for room, as the spill directory is full.
         self.waiting = False
-        self._store = store
+        #: Who holds its memory within a budget.
+        self.store = store
         self._blocks: list[Block] = []
         self._frozen = False  # the last block is being written to the file, and takes no more
         self._file: SpillFile | None = None
@@ -114,8 +117,8 @@ class OutputLog:
 
     async def make_room(self) -> None:  # noqa: ASYNC910  # seldom is there a need to
         """Return once memory is within its budget; whoever appends calls it before they append more."""
-        if self._store is not None and self._store.is_over(self):
-            await self._store.make_room(self)
+        if self.store is not None and self.store.is_near(self):
+            await self.store.make_room(self)
 
     def close(self) -> None:
         """Say that no more bytes will come."""
@@ -140,22 +143,60 @@ class OutputLog:
         while True:  # noqa: ASYNC913  # a file's read is a cancel point; without one it returns
             if gone := self.missing(offset):
                 return gone
-            if offset >= self.spilled_end:
-                return self._blocks[bisect_right(self._blocks, offset, key=lambda block: block.start) - 1]
-            file, index = self._file, self._index
-            assert file is not None  # noqa: S101  # there are spilled bytes
-            assert index is not None  # noqa: S101  # likewise
-            at = bisect_right(index.starts, offset) - 1
+            if block := self.block_in_memory(offset):
+                return block
+            try:
+                if (block := self.block_cached(offset)) or (blocks := await self.read_from(offset, 0)):
+                    return block or blocks[0]
+            except OSError as error:
+                return self.unreadable(offset, error)
+
+    def block_cached(self, offset: int) -> Block | None:
+        """The block that holds a spilled byte, if the page cache has it.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        assert self._file is not None  # noqa: S101  # there are spilled bytes
+        return self._file.read_cached(self._places_from(offset, 0)[0])
+
+    async def read_from(self, offset: int, most: int) -> list[Block]:
+        """Read spilled blocks: the one that holds a byte, and those behind it up to so many bytes in all.
+
+        What is dropped meanwhile is left out, which may be all.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._file is None or offset < self.dropped:
+            return []  # it went before its turn to be read came
+        blocks = await self._file.read(self._places_from(offset, most))
+        return [block for block in blocks if block.start >= self.dropped]
+
+    def _places_from(self, offset: int, most: int) -> list[Place]:
+        index = self._index
+        assert index is not None  # noqa: S101  # there are spilled bytes
+        at = bisect_right(index.starts, offset) - 1
+        places: list[Place] = []
+        while at < len(index.starts):
             start = index.starts[at]
             end = index.starts[at + 1] if at + 1 < len(index.starts) else self.spilled_end
-            try:
-                block = await file.read(start, index.positions[at], index.runs[at], end - start)
-            except OSError as error:
-                if self._store is not None:
-                    self._store.tell_unreadable(error)
-                return Missing(offset, end - offset, GapReason.UNREADABLE)
-            if offset >= self.dropped:  # else it went while it was read
-                return block
+            place = Place(start, index.positions[at], index.runs[at], end - start, bool(index.direct[at]))
+            if places and place.end - places[0].position > most:
+                break
+            places.append(place)
+            at += 1
+        return places
+
+    def unreadable(self, offset: int, error: OSError) -> Missing:
+        """Log that the block which holds a spilled byte cannot be read; return what of it is lost."""
+        if gone := self.missing(offset):
+            return gone
+        if self.store is not None:
+            self.store.tell_unreadable(error)
+        place = self._places_from(offset, 0)[0]
+        return Missing(offset, place.start + place.length - offset, GapReason.UNREADABLE)
 
     def block_in_memory(self, offset: int) -> Block | None:
         """The same, if it can be had at once."""
@@ -219,12 +260,13 @@ class OutputLog:
                 return True
         async with self._moving:
             if self._file is None:
-                self._file, self._index = SpillFile(folder), _Index()
+                limiter = self.store.transfers if self.store is not None else None
+                self._file, self._index = SpillFile(folder, limiter), _Index()
             batch: list[Block] = []
             size = 0
             for block in self._blocks:
                 grown = size + len(block.data) + RUN_BYTES * len(block.streams)
-                if grown > room or size >= BATCH_BYTES:
+                if grown_by(grown) > room or size >= BATCH_BYTES:
                     break
                 batch.append(block)
                 size = grown
@@ -233,21 +275,22 @@ class OutputLog:
             if batch[-1] is self._blocks[-1]:
                 self._frozen = True
             try:
-                await self._file.write(batch, self._end_position)
+                written = await self._file.write(batch, self._end_position)
             except OSError:
                 self._frozen = False
                 raise
-            self._moved(batch)
+            self._moved(batch, written)
         return True
 
-    def _moved(self, batch: list[Block]) -> None:
+    def _moved(self, batch: list[Block], written: Written) -> None:
         """Account for blocks that are in the file now. All of it may have been removed meanwhile."""
         if self._index is None:
             return
+        position = written.begin
         for block in batch:
-            self._index.add(block, self._end_position)
-            self._end_position += len(block.data) + RUN_BYTES * len(block.streams)
-        size = sum(len(block.data) + RUN_BYTES * len(block.streams) for block in batch)
+            self._index.add(block, position, direct=written.direct)
+            position += len(block.data) + RUN_BYTES * len(block.streams)
+        size, self._end_position = written.end - self._end_position, written.end
         del self._blocks[: len(batch)]
         self._frozen = self._frozen and bool(self._blocks)
         self._account(-sum(block.cost for block in batch), size)
@@ -298,51 +341,5 @@ class OutputLog:
     def _account(self, resident: int, spilled: int) -> None:
         self.resident += resident
         self.spilled += spilled
-        if self._store is not None:
-            self._store.account(self, resident, spilled)
-
-
-class Reader:
-    """One subscriber's place in a log.
-
-    Args:
-        log: the log.
-        offset: where to begin.
-        only: the stream to read; None for both.
-    """
-
-    __slots__ = ("_block", "_log", "_only", "offset")
-
-    def __init__(self, log: OutputLog, offset: int, only: int | None = None) -> None:
-        self.offset = offset
-        self._log = log
-        self._only = only
-        self._block: Block | None = None
-
-    async def next(self, most: int = BLOCK_BYTES) -> Chunk | Missing | None:
-        """Return up to ``most`` bytes of one stream, or what cannot be had, and go on behind it.
-
-        None where the log ends; what is behind it then is not of the stream that is read.
-        """
-        while self.offset < self._log.size:
-            block = self._block
-            if block is None or not block.start <= self.offset < block.end:
-                block = self._log.block_in_memory(self.offset)
-                if block is None:
-                    found = await self._log.block_at(self.offset)
-                    if isinstance(found, Missing):
-                        self.offset += found.size
-                        return found
-                    self._block = block = found
-                else:
-                    self._block = None
-            chunk = block.chunk(self.offset, most, self._only)
-            if chunk is not None:
-                self.offset = chunk.offset + len(chunk.data)
-                return chunk  # noqa: ASYNC910  # who sends it, checkpoints
-            self.offset = block.end
-        return None  # noqa: ASYNC910  # who gets nothing, waits
-
-    def pause(self) -> None:
-        """Hold no block while nothing is read."""
-        self._block = None
+        if self.store is not None:
+            self.store.account(self, resident, spilled)

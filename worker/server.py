@@ -118,7 +118,7 @@ class Server:
                             spawner,
                             self._log,
                             self._config.grace,
-                            OutputStore(self._config.budget, self._log),
+                            OutputStore(self._config.budget, self._log, root),
                             self._config.retention,
                         )
                         root.start_soon(registry.expire)

@@ -1,10 +1,11 @@
 """Owns the room for all output: budgets in memory for the server and for each job, and a cap on the disk.
 
-Past a budget, the oldest bytes move to the spill files: those of the job that passed its own, or those of
-the job that has been silent longest. Past the disk's cap, or when the disk is full, the operator's policy
-decides: ``block`` lets the job that wants room wait, its pipe unread, until there is some; ``drop`` gives
-up the oldest bytes of the job that has been silent longest. Jobs that fit into their budget never wait for
-a disk.
+From three quarters of a budget on, the oldest bytes move to the spill files in the background: those of the
+job that nears its own, or those of the job that has been silent longest. A job waits only where a budget is
+used up, because it prints faster than the disk takes it. Past the disk's cap, or when the disk is full, the
+operator's policy decides: ``block`` lets the job that wants room wait, its pipe unread, until there is some;
+``drop`` gives up the oldest bytes of the job that has been silent longest. Jobs that fit into their budget
+never wait for a disk.
 """
 
 import enum
@@ -21,7 +22,14 @@ from .output import OutputLog
 
 #: A job that waits for room on a full disk looks again after so long, in seconds: others use the disk too.
 RETRY_SECONDS = 1.0
+#: The share of a budget from which on output moves to the disk.
+NEAR = 0.75
 MIB = 1024 * 1024
+#: Transfers to and from the spill files at a time; each has a buffer of up to 8 MiB.
+TRANSFERS = 4
+#: Subscribers that read from the disk hold two windows each, of at most so many bytes, and all of them
+#: together at most so many, unless there are so many that a block for each is more.
+WINDOW_BYTES, WINDOWS_BYTES = 2 * MIB, 32 * MIB
 
 
 class Overflow(enum.StrEnum):
@@ -64,13 +72,18 @@ class OutputStore:
     Args:
         budget: how much it may be.
         log: where a full disk is told.
+        nursery: where spilled output is read ahead of its readers; None for not at all.
 
     Raises:
         OSError: the folder cannot be used.
     """
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    def __init__(self, budget: Budget, log: Log, nursery: trio.Nursery | None = None) -> None:
         self.resident = self.spilled = 0
+        self.nursery = nursery
+        self.transfers = trio.CapacityLimiter(TRANSFERS)
+        #: Subscribers that read from the disk now.
+        self.disk_readers = 0
         self._budget = budget
         self._log = log
         self._disk = budget.disk
@@ -82,6 +95,7 @@ class OutputStore:
         self._with_file: OrderedDict[OutputLog, None] = OrderedDict()
         self._freed = trio.Event()
         self._full = False
+        self._ahead: set[OutputLog] = set()  # those for which room is being made already
 
     def account(self, log: OutputLog, resident: int, spilled: int) -> None:
         """Take note of what a log has grown by, in memory and on the disk."""
@@ -97,19 +111,29 @@ class OutputStore:
             self._freed.set()
             self._freed = trio.Event()
 
-    def is_over(self, log: OutputLog) -> bool:
-        """Whether a budget is passed, so that a log must `make_room`."""
-        return log.resident > self._budget.job_memory or self.resident > self._budget.memory
+    @property
+    def window_bytes(self) -> int:
+        """How much one of them may read at a time."""
+        return min(WINDOW_BYTES, WINDOWS_BYTES // (2 * max(1, self.disk_readers)))
+
+    def is_near(self, log: OutputLog) -> bool:
+        """Whether a budget is almost used up, so that a log must `make_room`."""
+        return self._uses(log, NEAR)
+
+    def _uses(self, log: OutputLog, share: float) -> bool:
+        return log.resident > share * self._budget.job_memory or self.resident > share * self._budget.memory
 
     async def make_room(self, log: OutputLog) -> None:
-        """Return once memory is within its budgets."""
+        """Return once memory is within its budgets, and see to it in time that it stays there."""
         await trio.lowlevel.checkpoint()
+        if self.nursery is not None and log not in self._ahead:
+            self._ahead.add(log)
+            self.nursery.start_soon(self._spill_ahead, log)
         try:
-            while self.is_over(log):
-                victim = log if log.resident > self._budget.job_memory else next(iter(self._with_memory))
-                assert self._disk is not None  # noqa: S101  # set in the constructor
+            while self._uses(log, 1):
+                victim = self._victim(log, 1)
                 try:
-                    if await victim.spill(self._budget.folder, self._disk - self.spilled):
+                    if await self._spill(victim):
                         self._tell_room(log)
                         continue
                     reason = "the cap is reached"
@@ -124,6 +148,27 @@ class OutputStore:
                     await freed.wait()
         finally:
             log.waiting = False
+
+    async def _spill_ahead(self, log: OutputLog) -> None:
+        """Move output to the disk while there is room in memory, so that nobody has to wait for it."""
+        await trio.lowlevel.checkpoint()
+        try:
+            while self._uses(log, NEAR) and await self._spill(self._victim(log, NEAR)):
+                pass
+        except OSError:
+            pass  # whoever has to wait for room tells
+        finally:
+            self._ahead.discard(log)
+
+    def _victim(self, log: OutputLog, share: float) -> OutputLog:
+        """Whose oldest bytes go: a log's own past a share of its budget, else those of the longest silent."""
+        if log.resident > share * self._budget.job_memory:
+            return log
+        return next(iter(self._with_memory))
+
+    async def _spill(self, victim: OutputLog) -> bool:
+        assert self._disk is not None  # noqa: S101  # set in the constructor
+        return await victim.spill(self._budget.folder, self._disk - self.spilled)
 
     def _drop(self, victim: OutputLog) -> bool:
         """Give up the oldest bytes: on the disk if there are any, so that others may go there."""

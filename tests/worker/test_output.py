@@ -17,7 +17,8 @@ from wire.jobs import StreamParams
 from wire.messages import STDERR, STDOUT, GapReason
 from worker import blocks, output
 from worker.blocks import BLOCK_BYTES, RUN_SECONDS, WHOLE_BYTES, Chunk
-from worker.output import Missing, OutputLog, Reader
+from worker.output import Missing, OutputLog
+from worker.reader import Reader
 from worker.tail import find_start
 
 STREAMS = st.sampled_from([STDOUT, STDERR])
@@ -89,7 +90,7 @@ class AnyHistoryAnyReaders(RuleBasedStateMachine):
         begin = reader.offset
         piece = trio.run(reader.next, most)
         if pause:
-            reader.pause()
+            reader.close()
         match piece:
             case None:
                 assert reader.offset == len(self.data)
@@ -243,6 +244,7 @@ async def test_an_unreadable_file_is_a_gap_and_not_the_end(
 
     reader = Reader(log, 1)
     with monkeypatch.context() as patch:
+        patch.setattr("worker.spill.SpillFile.read_cached", lambda *_: None)
         patch.setattr("worker.spill.SpillFile.read", fail)
         assert await reader.next() == Missing(1, 3, GapReason.UNREADABLE)
         assert await reader.next() == Chunk(STDOUT, 4, b"kept")

@@ -12,7 +12,8 @@ from tests.worker.common import KeptLog
 from wire.messages import STDOUT, GapReason
 from worker import output, store
 from worker.blocks import Chunk
-from worker.output import Missing, OutputLog, Reader
+from worker.output import Missing, OutputLog
+from worker.reader import Reader
 from worker.store import MIB, Budget, OutputStore, Overflow
 
 PIECE = 64 * 1024
