@@ -57,6 +57,11 @@ def begin(client: Client, argv: Sequence[str], limits: Limits | None = None) -> 
     raise AssertionError(f"it ended: {stream.job}, {line!r}")
 
 
+def figure(what: str, value: float, unit: str) -> None:
+    """Tell a measured value to whoever runs pytest with -s."""
+    sys.stdout.write(f"figure: {what}: {value:.3g} {unit}\n")
+
+
 def directories(job: JobStatus) -> list[Path]:
     """The directories of a job's cgroups, in every hierarchy."""
     return find_cgroups(job.id)
@@ -85,7 +90,7 @@ def descriptors(server: Server) -> tuple[int, int]:
     return len(list(server_fds.iterdir())), len(list(spawner_fds.iterdir()))
 
 
-def check_stretched(measure: Callable[[], float], seconds: float, tolerance: float) -> None:
+def check_stretched(what: str, measure: Callable[[], float], seconds: float, tolerance: float) -> None:
     """Check that a ceiling stretches some work to so many seconds, give or take a share of them.
 
     Other load on the machine makes the work take longer, and can never make it shorter than its ceiling
@@ -94,6 +99,7 @@ def check_stretched(measure: Callable[[], float], seconds: float, tolerance: flo
     tries: list[float] = []
     while len(tries) < TRIES:
         tries.append(measure())
+        figure(what, tries[-1], f"s, where {seconds:g} are due")
         assert tries[-1] >= seconds * (1 - tolerance), tries
         if tries[-1] <= seconds * (1 + tolerance):
             return

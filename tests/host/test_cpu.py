@@ -3,7 +3,7 @@
 import pytest
 
 from client.blocking import Client
-from tests.host.common import check_stretched, numbers, program
+from tests.host.common import check_stretched, figure, numbers, program
 from wire.limits import parse_limits
 
 pytestmark = pytest.mark.host
@@ -12,10 +12,12 @@ TOLERANCE = 0.15
 
 
 def test_a_second_of_work_at_half_a_cpu_takes_two(admin: Client) -> None:
-    check_stretched(lambda: numbers(admin, program("burn", 1.0), HALF)[0], 2.0, TOLERANCE)
+    work = program("burn", 1.0)
+    check_stretched("1 s of work at half a CPU", lambda: numbers(admin, work, HALF)[0], 2.0, TOLERANCE)
 
 
 def test_processes_share_one_ceiling(admin: Client) -> None:
     wall, used = numbers(admin, program("crowd", 4, 2.0), HALF)
+    figure("four busy processes at half a CPU", used / wall, "CPU")
     assert used / wall <= 0.5 * (1 + TOLERANCE)
     assert used > 0

@@ -36,4 +36,5 @@ def test_two_seconds_of_work_take_two_seconds(
     admin: Client, data: Path, way: str, limits: Limits, block: int, count: int
 ) -> None:
     work = program("direct", way, data, block, count)
-    check_stretched(lambda: numbers(admin, work, limits)[0], 2.0, TOLERANCE)
+    what = f"{count} direct {way}s of {block} bytes"
+    check_stretched(what, lambda: numbers(admin, work, limits)[0], 2.0, TOLERANCE)

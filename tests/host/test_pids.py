@@ -8,7 +8,7 @@ import pytest
 
 from client.blocking import Client
 from tests.harness import alive, eventually
-from tests.host.common import SLOW, control, directories, program
+from tests.host.common import SLOW, control, directories, figure, program
 from wire.jobs import JobStatus
 from wire.limits import parse_limits
 
@@ -45,6 +45,8 @@ def test_a_fork_bomb_is_contained(admin: Client) -> None:
     sizes += [len(members(job)) for _ in range(50)]
     processes = members(job)
     admin.stop(job.id, grace=0.2)
+    for what, seconds in latencies.items():
+        figure(f"{what} beside a fork bomb, median", seconds * 1000, "ms")
     assert set(sizes) == {MOST}
     assert not [pid for pid in processes if alive(pid)]
     assert not directories(job)
