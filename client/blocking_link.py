@@ -217,12 +217,12 @@ class Link:
             self._backoff.give_up()
             raise
 
-    def _open(self, dial: Callable[[], Transport], error: ClientError) -> Exchange:
+    def _open(self, dial: Callable[[], Transport], error: ClientError | RequestError) -> Exchange:
         while (pause := self._backoff.pause(time.monotonic())) is not None:
             time.sleep(pause)
             try:
                 return Exchange(dial(), self._server)
-            except ClientError as failed:
+            except (ClientError, RequestError) as failed:
                 if not may_pass(failed):
                     raise
                 error = failed

@@ -7,7 +7,7 @@ not taken before a cut is neither lost nor given twice.
 import dataclasses
 import os
 
-from wire.errors import RemoteProtocolError
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.jobs import StreamParams
 from wire.messages import Gap, Output
 
@@ -114,7 +114,9 @@ class Backoff:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether what went wrong may be better at the next try: a cut, or nobody there, but no refusal."""
+    """Whether what went wrong may be better at the next try: a cut, nobody or no room there; no refusal."""
+    if isinstance(error, RequestError):
+        return error.code is ErrorCode.BUSY
     if isinstance(error, TlsError):
         return error.cut
     return isinstance(error, CutError | ConnectError)

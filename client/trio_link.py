@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from wire.errors import RequestError
 from wire.trio_stream import CLOSE_SECONDS
 
 from .core import Params
@@ -137,7 +138,7 @@ class Link:
             await trio.sleep(pause)
             try:
                 await self._open(dial)
-            except ClientError as failed:
+            except (ClientError, RequestError) as failed:
                 if not may_pass(failed):
                     raise
                 error = failed

@@ -47,8 +47,8 @@ def pack(value: object) -> bytes:
         raise LocalProtocolError(f"cannot be encoded: {error}") from error
 
 
-def unpack(payload: bytes) -> dict[str, Any]:
-    """Decode one msgpack map with text keys.
+def unpack(payload: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Decode one msgpack map with text keys, in which nothing nests deeper than ``max_depth``.
 
     Raises:
         RemoteProtocolError: anything else, or nesting and sizes beyond the caps.
@@ -76,7 +76,7 @@ def unpack(payload: bytes) -> dict[str, Any]:
             list_hook=check_total,
             object_hook=check_total,
         )
-        _count(value, MAX_DEPTH)
+        _count(value, max_depth)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise RemoteProtocolError(f"a payload is not valid msgpack: {reason}") from error
@@ -98,7 +98,7 @@ def _count(value: Any, room: int) -> int:
     else:
         return 0
     if room == 0:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        raise ValueError("nested too deep")
     total = len(children)
     if total > MAX_ITEMS:
         raise ValueError(f"an array or map of {total} items; the most is {MAX_ITEMS}")

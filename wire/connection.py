@@ -13,6 +13,7 @@ dropped here. Whatever ends the connection ends its requests: no id is open afte
 import enum
 from typing import Final, TypeAlias
 
+from .codec import MAX_DEPTH
 from .errors import LocalProtocolError, RemoteProtocolError
 from .flow import ReceiveCredit, SendCredit
 from .frames import MAX_FRAME_BYTES, FrameDecoder, encode_frame
@@ -80,13 +81,15 @@ class Connection:
         role: which end.
         max_frame: the largest payload accepted, in bytes. What a client may send, its server's hello
             says; a server may send up to ``MAX_FRAME_BYTES``.
+        max_depth: how deeply what comes in may nest.
     """
 
-    def __init__(self, role: Role, *, max_frame: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, role: Role, *, max_frame: int = MAX_FRAME_BYTES, max_depth: int = MAX_DEPTH) -> None:
         self.role = role
         self.state = State.EXPECT_HELLO
         self._peer = Role.CLIENT if role is Role.SERVER else Role.SERVER
         self._decoder = FrameDecoder(max_frame)
+        self._max_depth = max_depth
         self._max_send = MAX_FRAME_BYTES
         self._eof = False
         self._open: dict[int, SendCredit | ReceiveCredit] = {}
@@ -125,7 +128,7 @@ class Connection:
             raise RemoteProtocolError("the connection has already failed")
         try:
             while self.state is not State.CLOSED and (payload := self._decoder.next_frame()) is not None:
-                message = decode_message(payload)
+                message = decode_message(payload, self._max_depth)
                 if self._receive(message):
                     return message
             if not self._eof:

@@ -178,13 +178,13 @@ def _bin_header(size: int) -> bytes:
     return b"\xc5" + size.to_bytes(2, "big") if size < 2**16 else b"\xc6" + size.to_bytes(4, "big")
 
 
-def decode_message(payload: bytes) -> Message:
-    """Build the message that a payload holds.
+def decode_message(payload: bytes, max_depth: int = codec.MAX_DEPTH) -> Message:
+    """Build the message that a payload holds, in which nothing nests deeper than ``max_depth``.
 
     Raises:
         RemoteProtocolError: not msgpack, not a known type, or a field is missing or does not fit.
     """
-    plain = codec.unpack(payload)
+    plain = codec.unpack(payload, max_depth)
     tag = plain.get("type")
     cls = TYPES.get(tag) if isinstance(tag, str) else None
     if cls is None:

@@ -10,6 +10,8 @@ from certs.contexts import default_directory
 from certs.errors import CertsError
 from wire.limits import LimitError, parse_bytes
 
+from .bounds import DEFAULTS, Bounds
+
 #: Exit codes of `serve`, as PROTOCOL-independent commands share them (README, "Exit codes").
 EXIT_CERTS, EXIT_SERVER = 6, 7
 #: Less memory for output than a few blocks makes no sense, in bytes.
@@ -33,6 +35,7 @@ def serve(
     overflow: Literal["block", "drop"] = "block",
     retain: str | None = None,
     stall_timeout: float = 30.0,
+    bounds: Bounds | None = None,
 ) -> int:
     """Run the server until SIGTERM or Ctrl-C; then stop its jobs in order, and end.
 
@@ -94,6 +97,8 @@ def serve(
             Overflow(overflow),
         )
         retention = parse_retention(retain)
+        bounds = bounds or DEFAULTS
+        bounds.check()
         SpillFile(folder).close()
     except LimitError as error:
         return _fail(str(error), 2)
@@ -109,6 +114,7 @@ def serve(
         budget,
         retention,
         stall_timeout,
+        bounds,
     )
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)

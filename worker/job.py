@@ -153,6 +153,7 @@ class Job:
             child, streams = await self._start(processes, spawner)
             processes.adopt(child.keeper)
             self.pid, self.started_at = child.pid, time.time()
+            self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight
             self._processes = processes
             on_running()
             drain = trio.CancelScope(shield=True)
@@ -290,7 +291,6 @@ class Job:
             if child is not None:
                 self.cause = cause_of(end, stopped=self.cause, out_of_memory=out_of_memory)
                 self.ended_at, self.end = time.time(), end
-                self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight
                 self.output.close()
                 self.ended.set()
 

@@ -33,6 +33,7 @@ from wire.limits import LimitError
 from wire.messages import Request
 
 from .blocks import BLOCK_BYTES, Chunk
+from .bounds import SMALL_FRAME_BYTES, Bounds
 from .output import Missing
 from .reader import Reader
 from .registry import Registry
@@ -42,8 +43,6 @@ from .tail import find_start
 #: What a job inherits of the server's environment, if it is there.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: The most that argv and environment may weigh, in bytes; the kernel's own limit is usually lower.
-MAX_ARGUMENT_BYTES = 3 * 1024 * 1024
 #: A page of `list` holds about this much, in bytes.
 PAGE_BYTES = 512 * 1024
 MAX_SECONDS = 10 * 365 * 86400.0
@@ -130,13 +129,18 @@ def prepare(role: Role, request: Request) -> Callable[[Call], Awaitable[object]]
     return partial(_run, found, params)
 
 
+def frame_bytes(role: Role, bounds: Bounds) -> int:
+    """The largest frame that a client may send: only a start needs a large one."""
+    return bounds.max_frame if role in METHODS["start"].roles else min(bounds.max_frame, SMALL_FRAME_BYTES)
+
+
 async def _run(found: Method, params: object, call: Call) -> object:
     return await found.run(call, params)
 
 
 @method("start", StartParams, Role.ADMIN)
 async def start(call: Call, params: StartParams) -> JobReply:
-    spec = _process_spec(params)
+    spec = _process_spec(params, call.registry.bounds.max_argument_bytes)
     timeout = None if params.timeout is None else _seconds("timeout", params.timeout)
     try:
         if params.limits is not None:
@@ -241,7 +245,7 @@ def _seconds(name: str, value: float) -> float:
     return value
 
 
-def _process_spec(params: StartParams) -> ProcessSpec:
+def _process_spec(params: StartParams, most: int) -> ProcessSpec:
     """Check what the kernel would take wrongly or not at all, and settle the defaults."""
     environment = _environment(os.environ) | (params.env or {})
     cwd = params.cwd if params.cwd is not None else os.fsencode(os.getcwd())  # noqa: PTH109  # bytes
@@ -255,8 +259,8 @@ def _process_spec(params: StartParams) -> ProcessSpec:
         problem = "the name of an environment variable may be neither empty nor hold '='"
     elif not cwd.startswith(b"/"):
         problem = "cwd must be an absolute path"
-    elif sum(map(len, words)) > MAX_ARGUMENT_BYTES:
-        problem = f"arguments and environment may weigh {MAX_ARGUMENT_BYTES} bytes together"
+    elif sum(map(len, words)) > most:
+        problem = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
     if problem:
         raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")
     return ProcessSpec(params.argv, environment, cwd, params.merge)

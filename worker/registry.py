@@ -12,9 +12,11 @@ from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause
 from wire.limits import Limits
 
+from .bounds import DEFAULTS, Bounds
 from .ceilings import LimitRefusedError, check_enforceable
 from .failures import explain_start
 from .hierarchy import Hierarchies
+from .ids import Ids
 from .job import Job
 from .log import Log
 from .output import OutputLog
@@ -57,6 +59,7 @@ class Registry:
         grace: seconds between TERM and KILL where a request names none.
         store: where output is kept; None for no bound.
         retention: how long ended jobs are kept.
+        bounds: what clients may cost.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Registry:
         grace: float,
         store: OutputStore | None = None,
         retention: Retention = Retention(),
+        bounds: Bounds = DEFAULTS,
     ) -> None:
+        self.bounds = bounds
         self._store = store
         self._retention = retention
         #: When each ended job that is kept has ended, by Trio's clock, the oldest first.
@@ -81,6 +86,8 @@ class Registry:
         self._spawner = spawner
         self._log = log
         self._jobs: dict[str, Job] = {}
+        self._ids = Ids()
+        self._unfinished = 0  # jobs that run or are being started
         self._starting: set[trio.CancelScope] = set()
         self._closing = False
 
@@ -95,7 +102,7 @@ class Registry:
         """
         if cursor is None:
             return iter(self)
-        if not (cursor.isascii() and cursor.isdigit()):
+        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
             raise RequestError(ErrorCode.BAD_REQUEST, f"list: {cursor!r:.60} is no `next` of a page.")
         return (job for job in self if job.number > int(cursor))
 
@@ -107,7 +114,7 @@ class Registry:
         """
         if id_or_prefix in self._jobs:
             return self._jobs[id_or_prefix]
-        found = [job for id_, job in self._jobs.items() if id_or_prefix and id_.startswith(id_or_prefix)]
+        found = self._ids.beginning_with(id_or_prefix) if id_or_prefix else ()
         if not found:
             raise RequestError(
                 ErrorCode.NOT_FOUND,
@@ -118,7 +125,7 @@ class Registry:
                 ErrorCode.AMBIGUOUS,
                 f"{len(found)} jobs have an id that begins with {id_or_prefix!r:.60}; give more.",
             )
-        return found[0]
+        return self._jobs[self._ids[found[0]]]
 
     async def start(
         self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None
@@ -135,6 +142,12 @@ class Registry:
             raise RequestError(
                 ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs."
             )
+        if self._unfinished >= self.bounds.max_jobs:
+            raise RequestError(
+                ErrorCode.BUSY,
+                f"{self._unfinished} jobs run, and the server takes no more at once: wait for one to end, "
+                "or have it run with a larger --max-jobs.",
+            )
         if limits is not None:
             try:
                 check_enforceable(self._hierarchies, limits)
@@ -143,6 +156,7 @@ class Registry:
         output = OutputLog(self._store)
         job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output)
         attempt = _Attempt()
+        self._unfinished += 1
         self._nursery.start_soon(self._run, job, attempt, name=f"job {job.id}")
         await attempt.settled.wait()
         if attempt.failure is not None:
@@ -177,6 +191,7 @@ class Registry:
 
     def _forget(self, id_: str) -> None:
         self._ended.pop(id_, None)
+        self._ids.discard(id_)
         self._jobs.pop(id_).output.remove()
 
     def _keep(self, job: Job) -> None:
@@ -204,6 +219,7 @@ class Registry:
             self._count += 1
             job.number = self._count
             self._jobs[job.id] = job
+            self._ids.add(job.id)
             attempt.failure = None
             attempt.settled.set()
             self._log.info(
@@ -224,6 +240,7 @@ class Registry:
             )
         finally:
             self._starting.discard(scope)
+            self._unfinished -= 1
             attempt.settled.set()
         self._keep(job)
         if job.end is not None and job.cause is not None:

@@ -26,6 +26,7 @@ from certs.roles import DEFAULT_ARC, Identity
 from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
+from .bounds import Bounds
 from .hierarchy import open_hierarchies
 from .listener import acknowledged_bytes, serve_peer
 from .log import Log
@@ -53,6 +54,7 @@ class Config:
         budget: how much output may take.
         retention: how long ended jobs are kept.
         stall: seconds after which a client that takes nothing is given up.
+        bounds: what clients may cost.
     """
 
     host: str
@@ -64,6 +66,7 @@ class Config:
     budget: Budget = field(default_factory=Budget)
     retention: Retention = field(default_factory=Retention)
     stall: float = STALL_SECONDS
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 class Server:
@@ -87,6 +90,14 @@ class Server:
         # A connection, a job's pipe and a start under way cost a descriptor each; jobs get the old limit.
         self._descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self._bounds = config.bounds.fit(most)
+        if self._bounds != config.bounds:
+            log.warning(
+                "fewer connections are taken: this process may not open more files (LimitNOFILE=, ulimit -n)",
+                files=most,
+                max_connections=self._bounds.max_connections,
+                max_handshakes=self._bounds.max_handshakes,
+            )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then end everything in order. SIGHUP reloads certificates.
@@ -120,6 +131,7 @@ class Server:
                             self._config.grace,
                             OutputStore(self._config.budget, self._log, root),
                             self._config.retention,
+                            self._bounds,
                         )
                         root.start_soon(registry.expire)
                         root.start_soon(self._heed, signals, registry)
@@ -136,7 +148,14 @@ class Server:
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(30, stall) * 1000))
                 acknowledged = partial(acknowledged_bytes, tcp)
                 session = Session(
-                    stream, identity, registry, self._log, self._name, stall=stall, acknowledged=acknowledged
+                    stream,
+                    identity,
+                    registry,
+                    self._log,
+                    self._name,
+                    stall=stall,
+                    acknowledged=acknowledged,
+                    bounds=self._bounds,
                 )
                 self._sessions.add(session)
                 try:

@@ -17,7 +17,6 @@ from certs.roles import Identity
 from wire import codec
 from wire.connection import Connection, Role, Signal, State
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
-from wire.frames import MAX_FRAME_BYTES
 from wire.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -35,15 +34,14 @@ from wire.messages import (
 from wire.trio_stream import ByteStream, receive_event
 
 from .blocks import Chunk
+from .bounds import DEFAULTS, Bounds
 from .log import Log
-from .methods import prepare
+from .methods import frame_bytes, prepare
 from .output import Missing
 from .registry import Registry
 
 #: Outgoing bytes that may be waiting for the writer before a request that wants to send must wait.
 SEND_BYTES = 256 * 1024
-#: Requests that one connection may have under way.
-MAX_REQUESTS = 256
 #: Replies wait for room only past so much: they are small, and streams must not hold them up.
 REPLY_BYTES = 1024 * 1024
 #: How long a client may take nothing, in seconds, unless the operator says otherwise.
@@ -99,6 +97,7 @@ class Session:
         server: our name and version, for the hello.
         stall: seconds after which a client that takes nothing is given up.
         acknowledged: tells how many bytes the client's host has acknowledged so far.
+        bounds: what a client may cost.
     """
 
     def __init__(
@@ -111,10 +110,13 @@ class Session:
         *,
         stall: float = STALL_SECONDS,
         acknowledged: Callable[[], int] = lambda: 0,
+        bounds: Bounds = DEFAULTS,
     ) -> None:
+        self._bounds = bounds
+        self._max_frame = frame_bytes(identity.role, bounds)
         self.stall = stall
         self._acknowledged = acknowledged
-        self.connection = Connection(Role.SERVER)
+        self.connection = Connection(Role.SERVER, max_frame=self._max_frame, max_depth=bounds.max_nesting)
         self.identity = identity
         self.registry = registry
         self._stream = stream
@@ -159,8 +161,8 @@ class Session:
             server=self._server,
             identity=self.identity.name,
             role=self.identity.role.value,
-            max_frame=MAX_FRAME_BYTES,
-            max_requests=MAX_REQUESTS,
+            max_frame=self._max_frame,
+            max_requests=self._bounds.max_requests,
         )
         self._queue(hello)
         await trio.lowlevel.checkpoint()
@@ -244,12 +246,13 @@ class Session:
         match event:
             case Request() as request if self._ending:
                 await self.send(Failure(request.id, ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
-            case Request() as request if self.connection.open_requests > MAX_REQUESTS:
+            case Request() as request if self.connection.open_requests > self._bounds.max_requests:
                 await self.send(
                     Failure(
                         request.id,
                         ErrorCode.BUSY,
-                        f"This connection has {MAX_REQUESTS} requests under way; wait for one to end.",
+                        f"This connection has {self._bounds.max_requests} requests under way: wait for one "
+                        "to end, or open another connection.",
                     )
                 )
             case Request():

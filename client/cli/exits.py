@@ -41,6 +41,7 @@ _OF_CODE = {
     ErrorCode.START_FAILED: Exit.FAILED,
     ErrorCode.LIMIT_REFUSED: Exit.FAILED,
     ErrorCode.RUNNING: Exit.FAILED,
+    ErrorCode.BUSY: Exit.FAILED,
     ErrorCode.STALLED: Exit.CONNECTION,
 }
 

@@ -21,12 +21,15 @@ from wire.limits import Limits
 from wire.messages import STDERR, STDOUT, GapReason, Reply, Request, encode_message
 from worker import methods
 from worker.blocks import Chunk
-from worker.methods import MAX_ARGUMENT_BYTES, _environment, _process_spec, prepare
+from worker.bounds import Bounds
+from worker.methods import _environment, _process_spec, prepare
 from worker.output import Missing, OutputLog
 from worker.registry import Registry
 from worker.spawner import ProcessSpec
 
 USED = Usage(1.0, 0.5, memory=2**20)
+
+MOST = Bounds().max_argument_bytes
 
 
 @dataclass
@@ -59,6 +62,7 @@ class FakeRegistry:
     """A registry of fake jobs that starts none."""
 
     grace = 10.0
+    bounds = Bounds()
 
     def __init__(self, *jobs: FakeJob) -> None:
         self.jobs = {job.id: job for job in jobs}
@@ -258,14 +262,14 @@ async def test_a_job_that_is_not_there(name: str) -> None:
         (StartParams((b"a",), cwd=b"tmp"), "cwd must be an absolute path"),
         (StartParams((b"a",), cwd=b"./tmp"), "cwd must be an absolute path"),
         (StartParams((b"a",), cwd=b""), "cwd must be an absolute path"),
-        (StartParams((b"a", bytes([65]) * MAX_ARGUMENT_BYTES)), "may weigh"),
-        (StartParams((b"a",), env={b"A": bytes([65]) * MAX_ARGUMENT_BYTES}), "may weigh"),
-        (StartParams((b"a",), env={bytes([65]) * MAX_ARGUMENT_BYTES: b"x"}), "may weigh"),
+        (StartParams((b"a", bytes([65]) * MOST)), "may weigh"),
+        (StartParams((b"a",), env={b"A": bytes([65]) * MOST}), "may weigh"),
+        (StartParams((b"a",), env={bytes([65]) * MOST: b"x"}), "may weigh"),
     ],
 )
 def test_what_the_kernel_would_take_wrongly_is_refused(params: StartParams, problem: str) -> None:
     with pytest.raises(RequestError) as caught:
-        _process_spec(params)
+        _process_spec(params, MOST)
     assert caught.value.code is ErrorCode.BAD_REQUEST
     assert caught.value.message.startswith("start: ")
     assert problem in caught.value.message
@@ -274,7 +278,7 @@ def test_what_the_kernel_would_take_wrongly_is_refused(params: StartParams, prob
 
 def test_what_looks_odd_and_is_right_is_taken() -> None:
     argv = (b"a", b"", b"=", b"\xff\n", b"x" * 1_000_000)
-    spec = _process_spec(StartParams(argv, env={b"A": b"=\xff", b"b c": b""}, cwd=b"/\xff"))
+    spec = _process_spec(StartParams(argv, env={b"A": b"=\xff", b"b c": b""}, cwd=b"/\xff"), MOST)
     assert (spec.argv, spec.cwd) == (argv, b"/\xff")
     assert spec.env.items() >= {b"A": b"=\xff", b"b c": b""}.items()
 
@@ -299,9 +303,9 @@ def test_the_environment_is_an_allow_list() -> None:
 def test_a_clients_environment_comes_over_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "C")
     monkeypatch.setenv("SECRET", "x")
-    spec = _process_spec(StartParams((b"a",), env={b"LANG": b"mine", b"SECRET": b"mine too"}))
+    spec = _process_spec(StartParams((b"a",), env={b"LANG": b"mine", b"SECRET": b"mine too"}), MOST)
     assert (spec.env[b"LANG"], spec.env[b"SECRET"]) == (b"mine", b"mine too")
-    assert b"SECRET" not in _process_spec(StartParams((b"a",))).env
+    assert b"SECRET" not in _process_spec(StartParams((b"a",)), MOST).env
 
 
 # --- list
@@ -335,7 +339,7 @@ async def test_pages_hold_every_job_once_in_order() -> None:
 @pytest.mark.parametrize(
     "extreme",
     [
-        FakeJob("", argv=(b"x" * MAX_ARGUMENT_BYTES,)),
+        FakeJob("", argv=(b"x" * MOST,)),
         FakeJob("", argv=(b"",) * 65_536),
         FakeJob("", cwd=b"/" * 4095),
         FakeJob("", owner="\u20ac" * 600),

@@ -16,6 +16,7 @@ from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
 from worker.hierarchy import Hierarchies
+from worker.ids import Ids
 from worker.job import Job
 from worker.registry import Registry, Retention
 from worker.spawner import ProcessSpec, Spawner
@@ -48,6 +49,9 @@ def named() -> Registry:
     found._jobs = cast(
         "dict[str, Job]", {name: SimpleNamespace(id=name) for name in ("abc1", "abd2", "abc1d")}
     )
+    found._ids = Ids()
+    for name in found._jobs:
+        found._ids.add(name)
     return found
 
 

@@ -34,6 +34,7 @@ from wire.messages import (
 )
 from wire.trio_stream import receive_event
 from worker import session as session_module
+from worker.bounds import SMALL_FRAME_BYTES, Bounds
 from worker.methods import METHODS, Call, Method
 from worker.output import OutputLog
 from worker.registry import Registry
@@ -145,7 +146,8 @@ async def serving(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             hello = await world.peer.receive()
-            assert hello == Hello(1, "test/1", "bob", role.value, MAX_FRAME_BYTES, 256)
+            most = MAX_FRAME_BYTES if role is CertRole.ADMIN else SMALL_FRAME_BYTES
+            assert hello == Hello(1, "test/1", "bob", role.value, most, 256)
             yield world
             await client_end.aclose()
             await world.ended.wait()
@@ -335,11 +337,12 @@ async def test_every_request_gets_exactly_one_final_message(messages: list[Messa
         assert not world.session._calls
 
 
-async def test_too_many_requests_are_told_so(log: KeptLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "MAX_REQUESTS", 2)
+async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     registry = FakeRegistry()
-    session = Session(server_end, BOB, cast("Registry", registry), log, "test/1")
+    session = Session(
+        server_end, BOB, cast("Registry", registry), log, "test/1", bounds=Bounds(max_requests=2)
+    )
     peer = Peer(client_end)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:

@@ -1,0 +1,105 @@
+"""Owns the bounds that one server sets to what its clients may cost it, and their defaults.
+
+README has them all in a table, and says what a client is told that meets one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Final
+
+from cyclopts import Parameter, Token
+
+from wire.codec import MAX_DEPTH
+from wire.frames import MAX_FRAME_BYTES
+from wire.limits import LimitError, parse_bytes
+
+#: The deepest that any request of ours nests: message, params, a record in them, its arrays.
+LEAST_DEPTH: Final = 4
+#: The largest frame that a client may send who starts no jobs: no other request is large, in bytes.
+SMALL_FRAME_BYTES: Final = 64 * 1024
+#: Descriptors that the server itself holds, at most; and those of one running job, at its start.
+OWN_DESCRIPTORS: Final = 64
+JOB_DESCRIPTORS: Final = 10
+
+
+def _size(_: object, tokens: Sequence[Token]) -> int:
+    try:
+        return int(parse_bytes("it", tokens[0].value))
+    except LimitError:
+        raise ValueError("write a number of bytes, such as 65536, 64K or 3M") from None
+
+
+Size = Annotated[int, Parameter(converter=_size, metavar="BYTES")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Bounds:
+    """What clients may cost; each is refused beyond its bound with `busy`, unless it says otherwise.
+
+    Parameters
+    ----------
+    max_connections:
+        How many clients may be connected.
+    max_connections_per_identity:
+        How many connections one identity, the name in its certificate, may have of them.
+    max_handshakes:
+        How many connections may be short of their hello; past that, the address that has most
+        of them loses its oldest.
+    handshake_timeout:
+        Seconds that a connection may take up to its hello.
+    max_requests:
+        How many requests one connection may have under way.
+    max_jobs:
+        How many jobs may run, those being started included.
+    max_argument_bytes:
+        How much a job's arguments, environment and directory may weigh together: 3145728, 3M.
+    max_frame:
+        The largest frame that a client may send; one whose role starts no jobs may send 64K at most.
+    max_nesting:
+        How deeply arrays and maps may nest in one frame.
+    """
+
+    max_connections: int = 1024
+    max_connections_per_identity: int = 256
+    max_handshakes: int = 512
+    handshake_timeout: float = 10.0
+    max_requests: int = 256
+    max_jobs: int = 1000
+    max_argument_bytes: Size = 3 * 1024 * 1024
+    max_frame: Size = MAX_FRAME_BYTES
+    max_nesting: int = MAX_DEPTH
+
+    def check(self) -> None:
+        """Raise LimitError, with a sentence for the operator, if a bound makes no sense."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least, most = _RANGES.get(field.name, (1, 1_000_000))
+            if not least <= value <= most:
+                flag = "--" + field.name.replace("_", "-")
+                raise LimitError(f"{flag} {value:g} must be from {least:,} to {most:,}.")
+
+    def fit(self, descriptors: int) -> "Bounds":
+        """These bounds, with fewer connections if the process may not open that many descriptors.
+
+        Jobs get what they need first, but never more than half.
+        """
+        jobs = min(self.max_jobs * JOB_DESCRIPTORS, descriptors // 2)
+        room = max(2, descriptors - OWN_DESCRIPTORS - jobs)
+        if self.max_connections + self.max_handshakes <= room:
+            return self
+        handshakes = max(1, min(self.max_handshakes, room // 3))
+        return Bounds(
+            **{field.name: getattr(self, field.name) for field in fields(self)}
+            | {"max_handshakes": handshakes, "max_connections": min(self.max_connections, room - handshakes)}
+        )
+
+
+DEFAULTS: Final = Bounds()
+
+_RANGES: dict[str, tuple[int, int]] = {
+    "handshake_timeout": (1, 3600),
+    "max_argument_bytes": (1024, MAX_FRAME_BYTES),
+    "max_frame": (4096, MAX_FRAME_BYTES),
+    "max_nesting": (LEAST_DEPTH, MAX_DEPTH),
+}
