@@ -7,23 +7,22 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import trio
-import trio_websocket
 
 from certs.contexts import ALPN_NATIVE, AlertingContext
 from certs.roles import Identity, RoleError, identity_of
-from wire.errors import ErrorCode
-from wire.frames import HEADER_BYTES, MAX_FRAME_BYTES
-from wire.trio_stream import ByteStream, WebSocketStream
+from wire.errors import ErrorCode, RequestError
+from wire.trio_stream import ByteStream
 
+from .gate import Gate, Visit
 from .log import Log
 from .session import refuse
+from .turns import Turns
+from .websocket import ServerWebSocket
 
-#: Longest TLS or WebSocket handshake, and longest orderly close, in seconds.
-HANDSHAKE_DEADLINE = 10.0
+#: Longest orderly close, in seconds.
 CLOSE_DEADLINE = 2.0
 #: How long a refused client may take to read why, in seconds.
 REFUSAL_DEADLINE = 1.0
-SUBPROTOCOL = "worker.v1.msgpack"
 #: A client that vanished without a word is found out by the kernel: first probe, interval, probes, and
 #: the longest time that sent bytes may stay unacknowledged (tcp(7)); seconds, but the last in ms.
 KEEPALIVE = (
@@ -52,7 +51,7 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
 
 
 async def serve_peer(
-    tcp: trio.SocketStream, context: AlertingContext, arc: str, log: Log, serve: Serve
+    tcp: trio.SocketStream, context: AlertingContext, arc: str, log: Log, gate: Gate, serve: Serve
 ) -> None:
     """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
 
@@ -63,31 +62,16 @@ async def serve_peer(
         context: the server's side of TLS.
         arc: the OID below which roles are numbered.
         log: the server's log.
+        gate: counts connections, and bounds the time up to the hello.
         serve: called with the transport and the client's identity once both are known.
     """
-    peer = _address(tcp)
+    host, peer = _address(tcp)
     try:
-        for level, option, value in KEEPALIVE:
-            tcp.setsockopt(level, option, value)
-        tls = trio.SSLStream(tcp, context, server_side=True)
-        outgoing = context.last_outgoing  # in the same step, before another connection takes its place
-        try:
-            with trio.fail_after(HANDSHAKE_DEADLINE):
-                await tls.do_handshake()
-        except trio.BrokenResourceError as error:
-            if outgoing is not None:
-                await _send_alert(tcp, outgoing.read())
-            log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
-        else:
-            await _serve_tls(tls, arc, peer, log, serve)
-    except* trio.TooSlowError:
-        log.warning("a peer made no usable handshake", peer=peer)
-    except* (
-        OSError,
-        trio.BrokenResourceError,
-        trio.ClosedResourceError,
-        trio_websocket.ConnectionClosed,
-    ) as errors:
+        with gate.visit(host) as visit:
+            await _serve_visit(tcp, visit, context, arc, peer, log, gate, serve)
+        if visit.scope.cancelled_caught and not visit.dropped:
+            log.warning("a peer made no usable handshake", peer=peer)
+    except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
         log.info("a connection was cut", peer=peer, reason=str(errors.exceptions[0]))
     except* Exception:  # one connection must never end the server
         log.exception("a connection failed", peer=peer)
@@ -95,64 +79,70 @@ async def serve_peer(
         await trio.aclose_forcefully(tcp)
 
 
-async def _serve_tls(
-    tls: trio.SSLStream[trio.SocketStream], arc: str, peer: str, log: Log, serve: Serve
+async def _serve_visit(
+    tcp: trio.SocketStream,
+    visit: Visit,
+    context: AlertingContext,
+    arc: str,
+    peer: str,
+    log: Log,
+    gate: Gate,
+    serve: Serve,
 ) -> None:
+    for level, option, value in KEEPALIVE:
+        tcp.setsockopt(level, option, value)
+    await trio.lowlevel.wait_readable(tcp.socket)  # who says nothing costs no TLS state
+    tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+        _InTurn(tcp, gate.turns, visit.source), context, server_side=True
+    )
+    outgoing = context.last_outgoing  # in the same step, before another connection takes its place
+    try:
+        await tls.do_handshake()
+    except trio.BrokenResourceError as error:
+        if outgoing is not None:
+            await _send_alert(tcp, outgoing.read())
+        log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
+        return
     # Now, as a connection that is cut meanwhile no longer tells.
     certificate = tls.getpeercert(binary_form=True)
+    tls.transport_stream = tcp
 
     async def serve_or_refuse(stream: ByteStream) -> None:
         try:
             identity = identity_of(certificate, arc)
+            gate.admit(visit, identity.name)
         except RoleError as error:
             log.warning("denied", peer=peer, reason=str(error))
-            with trio.move_on_after(REFUSAL_DEADLINE):
-                await refuse(stream, ErrorCode.DENIED, _sentence(error))
-                await stream.receive_some()
-            return
-        await serve(stream, identity)
+            await _refuse(stream, ErrorCode.DENIED, _sentence(error))
+        except RequestError as error:
+            await _refuse(stream, error.code, error.message)
+        else:
+            await serve(stream, identity)
 
     if tls.selected_alpn_protocol() == ALPN_NATIVE:
         await serve_or_refuse(tls)
-        with trio.move_on_after(CLOSE_DEADLINE):
-            await tls.aclose()
-        return
-    async with trio.open_nursery() as nursery:
-        # wsproto buffers a message as it comes, so its size is bounded here, not by the frame decoder.
-        websocket = None
-        with trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_DEADLINE) as handshake:
-            request = await trio_websocket.wrap_server_stream(
-                nursery,
-                _Watched(tls, handshake),
-                message_queue_size=1,
-                max_message_size=HEADER_BYTES + MAX_FRAME_BYTES,
-                receive_buffer_size=64 * 1024,
-            )
-            websocket = await _upgrade(request)
-        if handshake.cancelled_caught:
-            log.warning("a peer made no usable handshake", peer=peer)
-        elif websocket is not None:
-            await serve_or_refuse(WebSocketStream(websocket))
+    else:
+        websocket = ServerWebSocket(tls)
+        if await websocket.upgrade():
+            await serve_or_refuse(websocket)
             with trio.move_on_after(CLOSE_DEADLINE):
                 await websocket.aclose()
-        nursery.cancel_scope.cancel()
+            return
+    with trio.move_on_after(CLOSE_DEADLINE):
+        await tls.aclose()
 
 
-class _Watched(trio.abc.Stream):
-    """A stream that ends the wait for a handshake when its peer ends: trio-websocket would wait on."""
+class _InTurn(trio.abc.Stream):
+    """A stream whose reader goes on with what came once it is its turn: what it does then is costly."""
 
-    def __init__(self, stream: trio.abc.Stream, handshake: trio.CancelScope) -> None:
+    def __init__(self, stream: trio.SocketStream, turns: Turns, source: str) -> None:
         self._stream = stream
-        self._handshake = handshake
+        self._turns = turns
+        self._source = source
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            data = await self._stream.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._handshake.cancel()
-            raise
-        if not data:
-            self._handshake.cancel()
+        data = await self._stream.receive_some(max_bytes)
+        await self._turns.take(self._source)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -162,29 +152,13 @@ class _Watched(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        # Also trio-websocket's way out when what came is no HTTP.
-        self._handshake.cancel()
         await self._stream.aclose()
 
 
-async def _upgrade(request: trio_websocket.WebSocketRequest) -> trio_websocket.WebSocketConnection | None:
-    """Accept a WebSocket that speaks our subprotocol; say no to any other, and to other sites' pages.
-
-    A browser sends its user's certificate to whoever asks, so a page of another origin must not reach
-    the server in its user's name.
-    """
-    headers = {name.lower(): value for name, value in request.headers}
-    origin = headers.get(b"origin")
-    host = headers.get(b"host", b"")
-    if origin is not None and origin.lower() != b"https://" + host.lower():
-        await request.reject(403, body=b"Pages of another origin may not use this server.\n")
-    elif request.path != "/":
-        await request.reject(404, body=b"There is nothing here; the WebSocket is at /.\n")
-    elif SUBPROTOCOL not in request.proposed_subprotocols:
-        await request.reject(400, body=f"Ask for the WebSocket subprotocol {SUBPROTOCOL}.\n".encode())
-    else:
-        return await request.accept(subprotocol=SUBPROTOCOL)
-    return None
+async def _refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
+    with trio.move_on_after(REFUSAL_DEADLINE):
+        await refuse(stream, code, message)
+        await stream.receive_some()
 
 
 async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
@@ -200,12 +174,13 @@ async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
             pass
 
 
-def _address(tcp: trio.SocketStream) -> str:
+def _address(tcp: trio.SocketStream) -> tuple[str, str]:
+    """The peer's host, and host and port as text."""
     try:
         host, port = tcp.socket.getpeername()[:2]
     except OSError:
-        return "gone"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return "gone", "gone"
+    return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _sentence(error: Exception) -> str:

@@ -26,7 +26,9 @@ from certs.roles import DEFAULT_ARC, Identity
 from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
+from .accept import accept_forever
 from .bounds import Bounds
+from .gate import Gate
 from .hierarchy import open_hierarchies
 from .listener import acknowledged_bytes, serve_peer
 from .log import Log
@@ -141,6 +143,7 @@ class Server:
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall
+        gate = Gate(self._bounds, self._log)
 
         async def handle(tcp: trio.SocketStream) -> None:
             async def serve(stream: ByteStream, identity: Identity) -> None:
@@ -163,17 +166,17 @@ class Server:
                 finally:
                     self._sessions.discard(session)
 
-            await serve_peer(tcp, self._context, self._config.arc, self._log, serve)
+            await serve_peer(tcp, self._context, self._config.arc, self._log, gate, serve)
 
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(
-                    partial(trio.serve_listeners, handle, listeners, handler_nursery=sessions)
-                )
+                accepting.start_soon(gate.turns.run)
                 for listener in listeners:
+                    accepting.start_soon(accept_forever, listener, handle, sessions, gate, self._log)
                     host, port = listener.socket.getsockname()[:2]
                     self._log.info("listening", host=host, port=port)
                 await self._stop_asked.wait()
+                gate.drop_all()
                 accepting.cancel_scope.cancel()
             self._log.info("ending", sessions=len(self._sessions))
             await registry.stop_all(_SHUTDOWN, self._config.grace)

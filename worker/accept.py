@@ -1,0 +1,43 @@
+"""Owns the accept loop: connections become tasks; no error of accept(2) ends it or makes it spin."""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import trio
+
+from .gate import Gate
+from .log import Log
+from .tally import Tally
+
+#: Pause after an accept that failed, in seconds: the connection is still there, so is the error.
+PAUSE = 0.1
+#: What accept(2) says when descriptors or memory have run out.
+_USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+
+async def accept_forever(
+    listener: trio.SocketListener,
+    handle: Callable[[trio.SocketStream], Awaitable[None]],
+    nursery: trio.Nursery,
+    gate: Gate,
+    log: Log,
+) -> NoReturn:
+    """Accept connections until cancelled, and run `handle` for each in the nursery; close the listener then.
+
+    Errors of the network that wait for an accept (accept(2), "Error handling") are this connection's alone.
+    """
+    failed = Tally(log, "a connection could not be accepted")
+    async with listener:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                number = error.errno or 0
+                failed.add(reason=os.strerror(number))
+                if number in _USED_UP:
+                    gate.drop_oldest()
+                await trio.sleep(PAUSE)
+            else:
+                nursery.start_soon(handle, stream)

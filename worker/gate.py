@@ -1,0 +1,149 @@
+"""Owns how many connections there are: those short of their hello, and those of each identity past it.
+
+Theory of operation. Who has not got its hello yet may be anybody, so there the newest always gets in,
+and the source address that has most of them loses its oldest: a flood pushes out itself. Whoever has
+proved who it is stays; what is too many then is refused with the reason.
+"""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from wire.errors import ErrorCode, RequestError
+
+from .bounds import Bounds
+from .log import Log
+from .tally import Tally
+from .turns import Turns
+
+#: A site gets a whole IPv6 network, of this prefix length at least (RFC 6177): that is one source.
+_IPV6_PREFIX = 64
+
+
+@dataclass(eq=False)
+class Visit:
+    """One connection, from its accept to its end.
+
+    Args:
+        source: whose it is, as long as nothing else is known of it.
+        scope: around all that is done for it: its deadline counts until the hello.
+    """
+
+    source: str
+    scope: trio.CancelScope
+    dropped: bool = False
+    identity: str | None = field(default=None, init=False)
+
+
+class Gate:
+    """Every connection of a server. `turns` is for the costly steps that come before the hello.
+
+    Args:
+        bounds: how many there may be.
+        log: where it is told when there are too many.
+    """
+
+    def __init__(self, bounds: Bounds, log: Log) -> None:
+        self._bounds = bounds
+        self.turns = Turns()
+        #: By source, the oldest first; a dict is an ordered set.
+        self._short: dict[str, dict[Visit, None]] = {}
+        self._short_count = 0
+        self._closed = False
+        self._inside: Counter[str] = Counter()
+        self._dropped = Tally(log, "handshakes were dropped: there are more than --max-handshakes")
+        self._refused = Tally(log, "connections were refused: there are too many")
+
+    @contextmanager
+    def visit(self, host: str) -> Iterator[Visit]:
+        """Count a connection for as long as it lives; for one more than there may be, another is dropped.
+
+        Args:
+            host: the address that it comes from.
+        """
+        if self._short_count >= self._bounds.max_handshakes:
+            self.drop_oldest()
+        scope = trio.CancelScope(deadline=trio.current_time() + self._bounds.handshake_timeout)
+        visit = Visit(source_of(host), scope)
+        self._short.setdefault(visit.source, {})[visit] = None
+        self._short_count += 1
+        if self._closed:
+            self._drop(visit)
+        try:
+            with scope:
+                yield visit
+        finally:
+            self._forget(visit)
+            if visit.identity is not None:
+                self._inside[visit.identity] -= 1
+                if not self._inside[visit.identity]:
+                    del self._inside[visit.identity]
+
+    def admit(self, visit: Visit, identity: str) -> None:
+        """Let in a connection that has proved who it is; its deadline ends.
+
+        Raises:
+            RequestError: there are too many.
+        """
+        count = self._inside.total()
+        if count >= self._bounds.max_connections:
+            problem = (
+                f"The server has {count} connections, and takes no more: try again later, or have it run "
+                "with a larger --max-connections."
+            )
+        elif (count := self._inside[identity]) >= self._bounds.max_connections_per_identity:
+            problem = (
+                f"{identity} has {count} connections, and may have no more: close one, or have the server "
+                "run with a larger --max-connections-per-identity."
+            )
+        else:
+            self._forget(visit)
+            self._inside[identity] += 1
+            visit.identity = identity
+            visit.scope.deadline = float("inf")
+            return
+        self._refused.add(identity=identity)
+        raise RequestError(ErrorCode.BUSY, problem)
+
+    def drop_oldest(self) -> None:
+        """Drop the oldest connection of the source that has most of those short of their hello, if any."""
+        if self._short:
+            source = max(self._short, key=lambda source: len(self._short[source]))
+            self._drop(next(iter(self._short[source])))
+            self._dropped.add(source=source)
+
+    def drop_all(self) -> None:
+        """Drop every connection short of its hello, and those that come yet: the server ends."""
+        self._closed = True
+        while self._short:
+            self._drop(next(iter(next(iter(self._short.values())))))
+
+    def _drop(self, visit: Visit) -> None:
+        self._forget(visit)
+        visit.dropped = True
+        visit.scope.cancel()
+
+    def _forget(self, visit: Visit) -> None:
+        queue = self._short.get(visit.source, {})
+        if visit in queue:
+            del queue[visit]
+            self._short_count -= 1
+            if not queue:
+                del self._short[visit.source]
+
+
+def source_of(host: str) -> str:
+    """What counts as one source: an IPv4 address, or the network of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
