@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -11,6 +12,9 @@ from .gate import Gate
 from .log import Log
 from .tally import Tally
 
+#: The most connections taken each time the event loop comes round: so many that in a flood of them nobody
+#: waits long in the kernel's queue, so few that those who are connected do not wait long for the flood.
+BATCH = 32
 #: Pause after an accept that failed, in seconds: the connection is still there, so is the error.
 PAUSE = 0.1
 #: What accept(2) says when descriptors or memory have run out.
@@ -30,14 +34,20 @@ async def accept_forever(
     """
     failed = Tally(log, "a connection could not be accepted")
     async with listener:
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError as error:
-                number = error.errno or 0
-                failed.add(reason=os.strerror(number))
-                if number in _USED_UP:
-                    gate.drop_oldest()
-                await trio.sleep(PAUSE)
-            else:
-                nursery.start_soon(handle, stream)
+        # Trio's own socket has no accept that does not wait.
+        with socket.fromfd(listener.socket.fileno(), listener.socket.family, listener.socket.type) as sock:
+            sock.setblocking(False)
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                try:
+                    for _ in range(BATCH):
+                        peer, _ = sock.accept()
+                        nursery.start_soon(handle, trio.SocketStream(trio.socket.from_stdlib_socket(peer)))
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    number = error.errno or 0
+                    failed.add(reason=os.strerror(number))
+                    if number in _USED_UP:
+                        gate.drop_oldest()
+                    await trio.sleep(PAUSE)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 import trio
 
@@ -22,6 +23,8 @@ from .turns import Turns
 
 #: A site gets a whole IPv6 network, of this prefix length at least (RFC 6177): that is one source.
 _IPV6_PREFIX = 64
+#: The most late connections that are dropped each time the event loop comes round.
+_LATE_AT_ONCE = 16
 
 
 @dataclass(eq=False)
@@ -30,17 +33,22 @@ class Visit:
 
     Args:
         source: whose it is, as long as nothing else is known of it.
-        scope: around all that is done for it: its deadline counts until the hello.
+        scope: around all that is done for it.
+        until: when its hello is due, by Trio's clock.
     """
 
     source: str
     scope: trio.CancelScope
+    until: float
     dropped: bool = False
+    late: bool = False
     identity: str | None = field(default=None, init=False)
 
 
 class Gate:
     """Every connection of a server. `turns` is for the costly steps that come before the hello.
+
+    `run` it: it ends those that take too long, a few at a time, as a thousand at once would hold others up.
 
     Args:
         bounds: how many there may be.
@@ -52,7 +60,9 @@ class Gate:
         self.turns = Turns()
         #: By source, the oldest first; a dict is an ordered set.
         self._short: dict[str, dict[Visit, None]] = {}
-        self._short_count = 0
+        #: All of them, the oldest first.
+        self._arrived: dict[Visit, None] = {}
+        self._some = trio.Event()
         self._closed = False
         self._inside: Counter[str] = Counter()
         self._dropped = Tally(log, "handshakes were dropped: there are more than --max-handshakes")
@@ -65,12 +75,13 @@ class Gate:
         Args:
             host: the address that it comes from.
         """
-        if self._short_count >= self._bounds.max_handshakes:
+        if len(self._arrived) >= self._bounds.max_handshakes:
             self.drop_oldest()
-        scope = trio.CancelScope(deadline=trio.current_time() + self._bounds.handshake_timeout)
-        visit = Visit(source_of(host), scope)
+        scope = trio.CancelScope()
+        visit = Visit(source_of(host), scope, trio.current_time() + self._bounds.handshake_timeout)
         self._short.setdefault(visit.source, {})[visit] = None
-        self._short_count += 1
+        self._arrived[visit] = None
+        self._some.set()
         if self._closed:
             self._drop(visit)
         try:
@@ -84,7 +95,7 @@ class Gate:
                     del self._inside[visit.identity]
 
     def admit(self, visit: Visit, identity: str) -> None:
-        """Let in a connection that has proved who it is; its deadline ends.
+        """Let in a connection that has proved who it is; it may stay now.
 
         Raises:
             RequestError: there are too many.
@@ -104,10 +115,26 @@ class Gate:
             self._forget(visit)
             self._inside[identity] += 1
             visit.identity = identity
-            visit.scope.deadline = float("inf")
             return
         self._refused.add(identity=identity)
         raise RequestError(ErrorCode.BUSY, problem)
+
+    async def run(self) -> None:
+        """Give turns, and drop connections that are late, for as long as it runs."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.turns.run)
+            nursery.start_soon(self._expire)
+
+    async def _expire(self) -> None:
+        while True:
+            for visit in tuple(islice(self._arrived, _LATE_AT_ONCE)):
+                if visit.until <= trio.current_time():
+                    visit.late = True
+                    self._drop(visit)
+            if not self._arrived:
+                self._some = trio.Event()
+                await self._some.wait()
+            await trio.sleep_until(next(iter(self._arrived)).until)
 
     def drop_oldest(self) -> None:
         """Drop the oldest connection of the source that has most of those short of their hello, if any."""
@@ -119,8 +146,8 @@ class Gate:
     def drop_all(self) -> None:
         """Drop every connection short of its hello, and those that come yet: the server ends."""
         self._closed = True
-        while self._short:
-            self._drop(next(iter(next(iter(self._short.values())))))
+        for visit in tuple(self._arrived):
+            self._drop(visit)
 
     def _drop(self, visit: Visit) -> None:
         self._forget(visit)
@@ -131,7 +158,7 @@ class Gate:
         queue = self._short.get(visit.source, {})
         if visit in queue:
             del queue[visit]
-            self._short_count -= 1
+            del self._arrived[visit]
             if not queue:
                 del self._short[visit.source]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -69,7 +70,7 @@ async def serve_peer(
     try:
         with gate.visit(host) as visit:
             await _serve_visit(tcp, visit, context, arc, peer, log, gate, serve)
-        if visit.scope.cancelled_caught and not visit.dropped:
+        if visit.late:
             log.warning("a peer made no usable handshake", peer=peer)
     except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
         log.info("a connection was cut", peer=peer, reason=str(errors.exceptions[0]))
@@ -89,13 +90,33 @@ async def _serve_visit(
     gate: Gate,
     serve: Serve,
 ) -> None:
+    # Who says nothing costs no more than this, and who is dropped before its turn neither.
+    await trio.lowlevel.wait_readable(tcp.socket)
+    await gate.turns.take(visit.source)
     for level, option, value in KEEPALIVE:
         tcp.setsockopt(level, option, value)
-    await trio.lowlevel.wait_readable(tcp.socket)  # who says nothing costs no TLS state
     tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
         _InTurn(tcp, gate.turns, visit.source), context, server_side=True
     )
-    outgoing = context.last_outgoing  # in the same step, before another connection takes its place
+    try:
+        # `last_outgoing` in the same step, before another connection takes its place.
+        await _serve_tls(tcp, tls, visit, context.last_outgoing, arc, peer, log, gate, serve)
+    finally:
+        # An SSLStream refers to itself; without this, its 100 KB would wait for the garbage collector.
+        vars(tls).clear()
+
+
+async def _serve_tls(
+    tcp: trio.SocketStream,
+    tls: trio.SSLStream[trio.abc.Stream],
+    visit: Visit,
+    outgoing: ssl.MemoryBIO | None,
+    arc: str,
+    peer: str,
+    log: Log,
+    gate: Gate,
+    serve: Serve,
+) -> None:
     try:
         await tls.do_handshake()
     except trio.BrokenResourceError as error:
@@ -133,16 +154,22 @@ async def _serve_visit(
 
 
 class _InTurn(trio.abc.Stream):
-    """A stream whose reader goes on with what came once it is its turn: what it does then is costly."""
+    """A stream whose reader goes on with what came once it is its turn: what it does then is costly.
+
+    It is made in a turn, so the first time it has one.
+    """
 
     def __init__(self, stream: trio.SocketStream, turns: Turns, source: str) -> None:
         self._stream = stream
         self._turns = turns
         self._source = source
+        self._first = True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self._stream.receive_some(max_bytes)
-        await self._turns.take(self._source)
+        if not self._first:
+            await self._turns.take(self._source)
+        self._first = False
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

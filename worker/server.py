@@ -9,6 +9,7 @@ The later a branch, the sooner it ends: first no new connections, then the jobs 
 subscribers get the last byte and the final status, then the sessions close, then the spawner ends.
 """
 
+import gc
 import resource
 import signal
 import socket
@@ -135,6 +136,7 @@ class Server:
                             self._config.retention,
                             self._bounds,
                         )
+                        gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)
                         root.start_soon(self._heed, signals, registry)
                         await self._serve(listeners, registry)
@@ -170,7 +172,7 @@ class Server:
 
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(gate.turns.run)
+                accepting.start_soon(gate.run)
                 for listener in listeners:
                     accepting.start_soon(accept_forever, listener, handle, sessions, gate, self._log)
                     host, port = listener.socket.getsockname()[:2]
