@@ -75,6 +75,11 @@ bench *args: setup
 bench-plot *args: setup
     @{{ bin }}/python -m tests.bench.plot "$@"
 
+# Fuzz what strangers send; --seconds N, --target NAME, --seed N, --replay FILE
+[group('work on it')]
+fuzz *args: setup
+    @{{ bin }}/python -m tests.fuzz "$@"
+
 # Format the code and mend what ruff can mend
 [group('work on it')]
 fmt: setup

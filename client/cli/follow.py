@@ -21,6 +21,7 @@ _LOST = {
 _FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 #: The largest number that goes over the wire.
 _MOST = 2**63 - 1
+_DIGITS = len(str(_MOST))
 _AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -108,8 +109,8 @@ def _say_resumed(offset: int | None) -> None:
 def _bytes(flag: str, text: str) -> int:
     """Read a number of bytes, 0 or more; K, M, G and T are powers of 1024."""
     digits = text[:-1] if text[-1:].upper() in "KMGT" else text
-    if digits.isascii() and digits.isdigit():
-        count = int(digits[:20]) * _FACTORS[text[len(digits) :].upper()]
+    if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS:
+        count = int(digits) * _FACTORS[text[len(digits) :].upper()]
         if count <= _MOST:
             return count
     raise UsageError(f"{flag} {text!r} is no number of bytes: write 4096, 64K or 1M.")
@@ -117,7 +118,7 @@ def _bytes(flag: str, text: str) -> int:
 
 def _lines(flag: str, text: str) -> int:
     """Read a number of lines, 0 or more."""
-    if text.isascii() and text.isdigit() and int(text[:20]) <= _MOST:
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) <= _MOST:
         return int(text)
     raise UsageError(f"{flag} {text!r} is no number of lines: write a whole number, 0 or more.")
 

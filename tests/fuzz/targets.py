@@ -1,0 +1,369 @@
+"""Owns what is fuzzed: for each target, inputs, and a check that raises where the code breaks a promise.
+
+Inputs are bytes, so that one that fails can be kept as a file. They are drawn around what is valid, as what
+is random all through gets no further than the first check.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+import trio
+import trio.testing
+from hypothesis import strategies as st
+
+from certs.authority import issue
+from certs.errors import CertsError
+from certs.roles import DEFAULT_ARC, Role, RoleError, identity_of
+from client.cli.exits import UsageError
+from client.cli.follow import Which
+from tests.tlshelp import authority, der, doubled_role, key
+from wire import codec, limits, messages
+from wire.connection import Connection, Signal, State
+from wire.connection import Role as End
+from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from wire.frames import FrameDecoder, encode_frame
+from worker.bounds import Bounds
+from worker.methods import METHODS, prepare
+from worker.retain import parse_retention
+from worker.websocket import SUBPROTOCOL, ServerWebSocket
+
+Inputs = st.SearchStrategy[bytes]
+MAX_FRAME = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that takes what strangers send.
+
+    Args:
+        inputs: where inputs come from.
+        check: raises if the code breaks a promise; what it may raise by contract, it catches.
+    """
+
+    inputs: Inputs
+    check: Callable[[bytes], None]
+
+
+# --- inputs
+
+
+@st.composite
+def mutated(draw: st.DrawFn, valid: Inputs) -> bytes:
+    """A valid input with a few places overwritten, cut out, doubled or put in."""
+    data = bytearray(draw(valid))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(data)))
+        size = draw(st.integers(0, 16))
+        match draw(st.integers(0, 3)):
+            case 0:
+                data[place : place + size] = draw(st.binary(min_size=size, max_size=size))
+            case 1:
+                del data[place : place + size]
+            case 2:
+                data[place:place] = data[place : place + size]
+            case _:
+                data[place:place] = draw(st.binary(max_size=size))
+    return bytes(data)
+
+
+_TEXT = st.text(max_size=8) | st.sampled_from(["id", "argv", "limits", "type", "request", *METHODS])
+_PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | _TEXT
+    | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+_FIELDS = sorted({field for cls in messages.TYPES.values() for field in cls.__slots__})
+_ID = st.integers(0, 4)
+
+
+@st.composite
+def _messages(draw: st.DrawFn) -> dict[str, object]:
+    """A map that is nearly a message."""
+    plain: dict[str, object] = {"type": draw(st.sampled_from([*messages.TYPES, "?"])), "id": draw(_ID)}
+    for name in draw(st.lists(st.sampled_from(_FIELDS), max_size=7, unique=True)):
+        plain[name] = draw(_ID | _PLAIN)
+    return plain
+
+
+def _pack(plain: object) -> bytes:
+    return bytes(msgpack.packb(plain, use_bin_type=True))
+
+
+@st.composite
+def _requests(draw: st.DrawFn) -> dict[str, object]:
+    """A map that is a message of a client, most often."""
+    kind = draw(st.sampled_from(["request", "request", "cancel", "credit", "ping"]))
+    plain: dict[str, object] = {"type": kind, "id": draw(_ID)}
+    match kind:
+        case "request":
+            plain["method"] = draw(st.sampled_from([*METHODS, "reboot"]))
+            plain["params"] = draw(st.dictionaries(_TEXT, _PLAIN, max_size=3))
+            plain["credit"] = draw(st.integers(0, 2**32))
+        case "credit":
+            plain["amount"] = draw(st.integers(0, 2**32))
+        case "ping":
+            plain["nonce"] = draw(_ID)
+    return plain
+
+
+_PAYLOADS = mutated(st.builds(_pack, _messages() | _requests())) | st.builds(_pack, _PLAIN) | st.binary()
+
+
+def _framed(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + payload
+
+
+_STREAMS = st.lists(
+    st.builds(_framed, st.builds(_pack, _requests()) | _PAYLOADS) | st.binary(max_size=6), max_size=8
+).map(b"".join)
+
+
+# --- framing and the connection
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Pieces whose sizes the input itself decides."""
+    pieces, place = [], 0
+    while place < len(data):
+        size = 1 + data[place] % 37
+        pieces.append(data[place : place + size])
+        place += size
+    return pieces
+
+
+def _frames(pieces: list[bytes]) -> tuple[list[bytes], bool]:
+    decoder = FrameDecoder(MAX_FRAME)
+    found = []
+    try:
+        for piece in pieces:
+            decoder.receive_data(piece)
+            while (frame := decoder.next_frame()) is not None:
+                found.append(frame)
+            assert decoder.buffered < 4 + MAX_FRAME
+    except RemoteProtocolError:
+        return found, False
+    return found, True
+
+
+def check_framing(data: bytes) -> None:
+    """However a stream is split, the same frames come out, and they are what was put in."""
+    found, whole = _frames(_split(data))
+    assert (found, whole) == _frames([data])
+    assert data.startswith(b"".join(encode_frame(frame, MAX_FRAME) for frame in found))
+
+
+def check_message(data: bytes) -> None:
+    """A payload is refused, or is a message that survives being encoded and decoded again."""
+    try:
+        message = messages.decode_message(data)
+    except RemoteProtocolError:
+        return
+    try:
+        again = messages.encode_message(message)
+    except LocalProtocolError:  # unknown fields are kept in params; they may be what may not be sent
+        assert isinstance(message, messages.Request | messages.Reply)
+        return
+    assert _same(messages.decode_message(again), message)
+    if isinstance(message, messages.Output):
+        assert messages.decode_message(messages.encode_output(message)[4:]) == message
+
+
+def _same(one: messages.Message, other: messages.Message) -> bool:
+    # NaN is not equal to itself; `repr` is.
+    return one == other or repr(one) == repr(other)
+
+
+def _events(pieces: list[bytes], end: End) -> tuple[list[str], bool]:
+    connection = Connection(end, max_frame=MAX_FRAME)
+    if end is End.SERVER:
+        connection.send(messages.Hello(1, "s", "bob", "Admin", MAX_FRAME, 256))
+    found = []
+    try:
+        for piece in pieces:
+            connection.receive_data(piece)
+            while not isinstance(event := connection.next_event(), Signal):
+                found.append(repr(event))
+                if isinstance(event, messages.Request):
+                    _prepared(event)
+        connection.receive_data(b"")
+        while not isinstance(event := connection.next_event(), Signal):
+            found.append(repr(event))
+    except RemoteProtocolError:
+        assert connection.state is State.FAILED
+        assert not connection.open_requests
+        if end is End.SERVER:
+            connection.send(messages.Failure(0, ErrorCode.PROTOCOL, "?"))
+        return found, False
+    assert connection.state in (State.CLOSED, State.EXPECT_HELLO, State.OPEN)
+    return found, True
+
+
+def _prepared(request: messages.Request) -> None:
+    for role in Role:
+        with contextlib.suppress(RequestError):
+            prepare(role, request)
+
+
+def check_connection(data: bytes) -> None:
+    """Whatever a peer sends, either end tells messages or fails for good, however it is split."""
+    for end in End:
+        assert _events(_split(data), end) == _events([data], end)
+
+
+# --- WebSocket
+
+
+def _request(*lines: bytes) -> bytes:
+    return b"\r\n".join((b"GET / HTTP/1.1", *lines, b"", b""))
+
+
+_UPGRADE = _request(
+    b"Host: a.example",
+    b"Upgrade: websocket",
+    b"Connection: Upgrade",
+    b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode(),
+)
+
+
+@st.composite
+def _websocket_frames(draw: st.DrawFn) -> bytes:
+    opcode = draw(st.sampled_from([0, 0, 1, 2, 2, 8, 9, 10, 3]))
+    payload = draw(st.binary(max_size=8) | st.builds(bytes, st.integers(120, 130)))
+    fin = draw(st.sampled_from([0x80, 0x80, 0, 0x40]))
+    size = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+    mask = draw(st.sampled_from([bytes(4), b"\1\2\3\4"]))
+    return bytes((fin | opcode,)) + size + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+
+_WEBSOCKET = st.one_of(
+    mutated(st.just(_UPGRADE)),
+    mutated(st.lists(_websocket_frames(), max_size=8).map(b"".join)).map(lambda frames: _UPGRADE + frames),
+    st.lists(_websocket_frames(), max_size=8).map(lambda frames: _UPGRADE + b"".join(frames)),
+)
+
+
+def check_websocket(data: bytes) -> None:
+    """A WebSocket's server end accepts or refuses, gives messages, and ends as streams of Trio do."""
+    head, _, frames = data.partition(b"\r\n\r\n")
+    trio.run(_talk, head + b"\r\n\r\n", frames)
+
+
+async def _talk(head: bytes, frames: bytes) -> None:
+    client, server = trio.testing.memory_stream_pair()
+    websocket = ServerWebSocket(server)
+    upgraded = False
+
+    async def upgrade() -> None:
+        nonlocal upgraded
+        upgraded = await websocket.upgrade()
+
+    with trio.fail_after(5):
+        await client.send_all(head)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upgrade)
+            await trio.testing.wait_all_tasks_blocked()
+            if upgraded:
+                await client.send_all(frames)
+            await client.send_eof()
+        size = 0
+        with contextlib.suppress(trio.BrokenResourceError):
+            while upgraded and (message := await websocket.receive_some()):
+                size += len(message)
+        assert size <= len(frames)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await websocket.aclose()
+
+
+# --- certificates
+
+
+@functools.cache
+def _certificates() -> tuple[bytes, ...]:
+    ca = authority()
+    clients = [issue(ca, "alice", role=role, key=key("admin")) for role in Role]
+    server = issue(ca, "server", purpose="server", san=["localhost"], key=key("server"))
+    return (*map(der, [*clients, server, ca]), der(doubled_role()))
+
+
+_OID = bytes.fromhex("2b06010401e03901")
+_VALUES = {Role.ADMIN: b"\x0c\x05Admin", Role.USER: b"\x0c\x04User"}
+
+
+@st.composite
+def _mutated_certificates(draw: st.DrawFn) -> bytes:
+    """A certificate with bytes changed: anywhere, or where its role stands."""
+    data = bytearray(draw(st.sampled_from(_certificates())))
+    place = data.find(_OID)
+    near = st.integers(max(0, place - 12), place + 28) if place >= 0 else st.nothing()
+    for _ in range(draw(st.integers(1, 4))):
+        index = min(draw(near | near | st.integers(0, len(data) - 1)), len(data) - 1)
+        if draw(st.booleans()):
+            data[index] = draw(st.integers(0, 255))
+        else:
+            data[index] ^= 1 << draw(st.integers(0, 7))
+    return bytes(data)
+
+
+def check_certificate(data: bytes) -> None:
+    """Any bytes are a certificate with exactly the role that stands in them, or none at all."""
+    try:
+        identity = identity_of(data, DEFAULT_ARC)
+    except RoleError:
+        return
+    number = b"\x01" if identity.role is Role.ADMIN else b"\x02"
+    value = _VALUES[identity.role]
+    assert _OID + number + b"\x04" + bytes((len(value),)) + value in data.replace(
+        number + b"\x01\x01\xff\x04", number + b"\x04"
+    )
+    assert identity.name.isprintable()
+
+
+# --- what people write
+
+
+_NUMBERS = st.from_regex(r"[0-9]{1,22}[a-zA-Z%]{0,4}(,[0-9]{1,5}[smhdM]?)?", fullmatch=True)
+_WORDS = st.text(max_size=12) | _NUMBERS
+
+
+def check_text(data: bytes) -> None:
+    """Any text given to a flag is a value that may be used, or one sentence."""
+    text = os.fsdecode(data)
+    for parse in (limits.parse_cpu, limits.parse_memory, limits.parse_disk, limits.parse_pids):
+        with contextlib.suppress(limits.LimitError):
+            parsed = parse(text)
+            parsed.check()
+            messages.encode_message(messages.Request(1, "start", {"limits": codec.to_map(parsed)}))
+    with contextlib.suppress(limits.LimitError):
+        limits.Limits(cpu_weight=limits.parse_weight("--cpu-weight", text)).check()
+    with contextlib.suppress(limits.LimitError):
+        parse_retention(text)
+    with contextlib.suppress(limits.LimitError):
+        Bounds(max_frame=int(limits.parse_bytes("--max-frame", text))).check()
+    for flag in ("offset", "tail", "tail_bytes", "since"):
+        with contextlib.suppress(UsageError):
+            keywords = Which(**cast("dict[str, Any]", {flag: text})).keywords()
+            messages.encode_message(messages.Request(1, "stream", keywords))
+    with contextlib.suppress(CertsError, RoleError):
+        identity_of(b"", text)
+
+
+TARGETS = {
+    "framing": Target(_STREAMS | mutated(_STREAMS) | st.binary(), check_framing),
+    "message": Target(_PAYLOADS, check_message),
+    "connection": Target(_STREAMS | mutated(_STREAMS), check_connection),
+    "websocket": Target(_WEBSOCKET, check_websocket),
+    "certificate": Target(st.deferred(_mutated_certificates), check_certificate),
+    "text": Target(_WORDS.map(os.fsencode) | st.binary(max_size=24), check_text),
+}
