@@ -168,6 +168,8 @@ def check_message(data: bytes) -> None:
         message = messages.decode_message(data)
     except RemoteProtocolError:
         return
+    numbers = [value for name in message.__slots__ if type(value := getattr(message, name)) is int]
+    assert all(0 <= number < 2**63 for number in numbers)
     try:
         again = messages.encode_message(message)
     except LocalProtocolError:  # unknown fields are kept in params; they may be what may not be sent

@@ -1,0 +1,209 @@
+"""Who gets in, who is dropped, and in which order turns are given."""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from tests.worker.common import KeptLog
+from wire.errors import ErrorCode, RequestError
+from worker import gate as gate_module
+from worker.bounds import Bounds
+from worker.gate import Gate, Visit, source_of
+from worker.tally import PERIOD
+from worker.turns import Turns
+
+
+@pytest.fixture
+def gate(log: KeptLog) -> Gate:
+    return Gate(Bounds(max_handshakes=4, max_connections=3, max_connections_per_identity=2), log)
+
+
+@asynccontextmanager
+async def running(gate: Gate) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+# --- short of the hello
+
+
+async def test_a_flood_drops_its_own_oldest_and_nobody_elses(gate: Gate, log: KeptLog) -> None:
+    with ExitStack() as stack:
+        honest = stack.enter_context(gate.visit("192.0.2.1"))
+        flood = [stack.enter_context(gate.visit("192.0.2.9")) for _ in range(6)]
+        assert [visit.dropped for visit in flood] == [True, True, True, False, False, False]
+        assert not honest.dropped
+        gate.admit(honest, "alice")
+    told = [line for line in log.lines if line["message"].startswith("handshakes were dropped")]
+    assert [(line["times"], line["source"]) for line in told] == [(1, "192.0.2.9")]
+
+
+async def test_the_newest_gets_in_behind_one_address(gate: Gate) -> None:
+    with ExitStack() as stack:
+        for _ in range(100):
+            visit = stack.enter_context(gate.visit("192.0.2.9"))
+            assert not visit.dropped
+            assert not visit.scope.cancel_called
+
+
+async def test_many_sources_drop_the_oldest_of_all(gate: Gate) -> None:
+    with ExitStack() as stack:
+        visits = [stack.enter_context(gate.visit(f"192.0.2.{number}")) for number in range(6)]
+        assert [visit.dropped for visit in visits] == [True, True, False, False, False, False]
+
+
+async def test_a_dropped_visit_ends_where_it_waits(gate: Gate) -> None:
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def stall() -> None:
+                with gate.visit("192.0.2.9"):
+                    await trio.sleep_forever()
+
+            for _ in range(4):
+                nursery.start_soon(stall)
+            await trio.testing.wait_all_tasks_blocked()
+            with gate.visit("192.0.2.9"):
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == 3
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_is_late_is_dropped_a_few_at_a_time(
+    log: KeptLog, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "_LATE_AT_ONCE", 2)
+    gate = Gate(Bounds(handshake_timeout=5), log)
+    ended: list[float] = []
+    visits: list[Visit] = []
+
+    async def stall() -> None:
+        with gate.visit("192.0.2.9") as visit:
+            visits.append(visit)
+            await trio.sleep_forever()
+        ended.append(trio.current_time())
+
+    async with running(gate), trio.open_nursery() as nursery:
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        for _ in range(5):
+            nursery.start_soon(stall)
+        await trio.sleep(3)
+        with gate.visit("192.0.2.1") as alice:
+            gate.admit(alice, "alice")
+            await trio.sleep(100)
+            assert not alice.scope.cancel_called
+    assert ended == [start + 5] * 5
+    assert all(visit.late for visit in visits)
+
+
+async def test_at_the_end_all_are_dropped_and_those_that_come_yet(gate: Gate) -> None:
+    with gate.visit("192.0.2.1") as waiting, gate.visit("192.0.2.2") as alice:
+        gate.admit(alice, "alice")
+        gate.drop_all()
+        with gate.visit("192.0.2.3") as late:
+            assert waiting.dropped
+            assert late.dropped
+            assert not alice.dropped
+
+
+@pytest.mark.parametrize(
+    ("host", "source"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("gone", "gone"),
+    ],
+)
+def test_what_counts_as_one_source(host: str, source: str) -> None:
+    assert source_of(host) == source
+
+
+# --- past it
+
+
+async def test_too_many_of_one_identity_and_in_all(gate: Gate) -> None:
+    with ExitStack() as stack:
+
+        def come(name: str) -> ExitStack:
+            with ExitStack() as one:
+                gate.admit(one.enter_context(gate.visit("192.0.2.1")), name)
+                return stack.enter_context(one.pop_all())
+
+        come("alice")
+        come("alice")
+        with pytest.raises(RequestError, match=r"alice has 2 .*--max-connections-per-identity") as caught:
+            come("alice")
+        assert caught.value.code is ErrorCode.BUSY
+        bob = come("bob")
+        with pytest.raises(RequestError, match=r"The server has 3 .*--max-connections\."):
+            come("carol")
+        bob.close()
+        come("carol")
+
+
+async def test_tellings_are_counted_and_spaced(log: KeptLog, autojump_clock: trio.testing.MockClock) -> None:
+    gate = Gate(Bounds(max_connections=1), log)
+    with gate.visit("192.0.2.1") as alice:
+        gate.admit(alice, "alice")
+        for pause in (0, 0, PERIOD):
+            await trio.sleep(pause)
+            with gate.visit("192.0.2.1") as other, pytest.raises(RequestError):
+                gate.admit(other, "bob")
+    assert [line["times"] for line in log.lines] == [1, 2]
+
+
+# --- turns
+
+
+class Rounds(trio.abc.Instrument):
+    """Counts how often the event loop came round."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Called by Trio."""
+        self.count += 1
+
+
+async def test_turns_go_round_the_sources_and_one_at_a_time() -> None:
+    turns, rounds = Turns(), Rounds()
+    got: list[tuple[str, int]] = []
+
+    async def want(source: str) -> None:
+        await turns.take(source)
+        got.append((source, rounds.count))
+
+    trio.lowlevel.add_instrument(rounds)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as running:
+            async with trio.open_nursery() as nursery:
+                for source in "aaaabbc":
+                    nursery.start_soon(want, source)
+                    await trio.testing.wait_all_tasks_blocked()
+                running.start_soon(turns.run)
+            running.cancel_scope.cancel()
+    trio.lowlevel.remove_instrument(rounds)
+    assert "".join(source for source, _ in got) == "abcabaa"
+    assert len({count for _, count in got}) == 7
+
+
+async def test_who_gives_up_takes_no_turn() -> None:
+    turns = Turns()
+    with trio.fail_after(5):
+        with trio.move_on_after(0) as scope:
+            await turns.take("a")
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns.run)
+            await turns.take("b")
+            await turns.take("a")
+            nursery.cancel_scope.cancel()
