@@ -43,8 +43,8 @@ from .tail import find_start
 #: What a job inherits of the server's environment, if it is there.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: A page of `list` holds about this much, in bytes.
-PAGE_BYTES = 512 * 1024
+#: A page of `list` holds about this much, in bytes: 10 ms of work, for which all others wait.
+PAGE_BYTES = 128 * 1024
 MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -68,6 +68,9 @@ class Call(Protocol):
     @property
     def stall(self) -> float:
         """Seconds that a stream with output to send waits for credit."""
+
+    async def turn(self) -> None:
+        """Wait for the turn to do what is costly, before the next checkpoint."""
 
     async def output(self, piece: Chunk | Missing) -> None:
         """Send a piece of output, for which there must be credit, or say that it cannot be had."""
@@ -176,7 +179,7 @@ async def wait(call: Call, params: JobParams) -> JobReply:
 
 @method("list", ListParams, Role.ADMIN, Role.USER)
 async def list_jobs(call: Call, params: ListParams) -> ListReply:
-    await trio.lowlevel.checkpoint()
+    await call.turn()
     page: list[JobStatus] = []
     last = 0
     room = PAGE_BYTES

@@ -161,6 +161,7 @@ class Server:
                     stall=stall,
                     acknowledged=acknowledged,
                     bounds=self._bounds,
+                    turns=gate.turns,
                 )
                 self._sessions.add(session)
                 try:

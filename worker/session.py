@@ -39,6 +39,7 @@ from .log import Log
 from .methods import frame_bytes, prepare
 from .output import Missing
 from .registry import Registry
+from .turns import Turns
 
 #: Outgoing bytes that may be waiting for the writer before a request that wants to send must wait.
 SEND_BYTES = 256 * 1024
@@ -79,6 +80,12 @@ class _Call:
     def stall(self) -> float:
         return self.session.stall
 
+    async def turn(self) -> None:
+        if self.session.turns is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.session.turns.take(self.identity.name)
+
     async def output(self, piece: Chunk | Missing) -> None:
         if isinstance(piece, Missing):
             await self.session.send(Gap(self.id, piece.offset, piece.size, piece.reason))
@@ -98,6 +105,7 @@ class Session:
         stall: seconds after which a client that takes nothing is given up.
         acknowledged: tells how many bytes the client's host has acknowledged so far.
         bounds: what a client may cost.
+        turns: who gives turns for costly steps; None where nobody does.
     """
 
     def __init__(
@@ -111,7 +119,9 @@ class Session:
         stall: float = STALL_SECONDS,
         acknowledged: Callable[[], int] = lambda: 0,
         bounds: Bounds = DEFAULTS,
+        turns: Turns | None = None,
     ) -> None:
+        self.turns = turns
         self._bounds = bounds
         self._max_frame = frame_bytes(identity.role, bounds)
         self.stall = stall

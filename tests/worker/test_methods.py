@@ -118,6 +118,9 @@ class FakeCall:
     def credit(self) -> int:
         return self.available
 
+    async def turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def wait_credit(self) -> None:
         self.granted = trio.Event()
         await self.granted.wait()
@@ -332,7 +335,7 @@ async def test_an_empty_list() -> None:
 async def test_pages_hold_every_job_once_in_order() -> None:
     jobs = [FakeJob(str(number)) for number in range(2500)]
     found = await pages(FakeCall(FakeRegistry(*jobs), Role.USER))
-    assert 2 <= len(found) <= 10
+    assert 2 <= len(found) <= 15
     assert [name for page in found for name in page] == [job.id for job in jobs]
 
 
