@@ -1,0 +1,33 @@
+"""Owns the table of what others feel of an attack: `python -m tests.abuse [SECONDS]`, with RSA-4096 keys."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.abuse.figures import FLOOD, INSIDERS, flood, insider
+from tests.harness import serve
+
+
+def main(seconds: float) -> None:
+    """Measure each attack on a server of its own, and print a line for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        certs = Path(folder) / "certs"
+        command = [sys.executable, "-m", "client.cli", "certs", "init", "--dir", str(certs)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with serve(certs) as server:
+            _say(f"5,000 connections ({', '.join(FLOOD)}): {flood(server, seconds)}")
+        with serve(certs, "--max-handshakes", "6000", "--handshake-timeout", "60") as server:
+            _say(f"the same, all of them held open: {flood(server, seconds)}")
+        for kind in INSIDERS:
+            with serve(certs) as server:
+                _say(f"a client with a certificate, {kind}: {insider(server, kind, seconds)}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10)

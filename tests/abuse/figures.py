@@ -1,0 +1,89 @@
+"""Owns what is measured under attack: how long another client's query takes, and what the server's memory does."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.harness import Server
+
+#: The flood from outside that README and the tests speak of: 5,000 connections.
+FLOOD = ("silent=2000", "hello=1500", "trickle=750", "garbage=750")
+INSIDERS = ("pings", "cancels", "lists", "trickle", "key-updates", "ws-pings", "fragments", "headers")
+
+
+@dataclass
+class Figures:
+    """Seconds that each query took, and the server's largest resident memory before and after, in bytes."""
+
+    before: int
+    queries: list[float] = field(default_factory=list)
+    connects: list[float] = field(default_factory=list)
+    after: int = 0
+    told: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        words = [f"query {_milliseconds(self.queries)}"]
+        if self.connects:
+            words.append(f"connect and query {_milliseconds(self.connects)}")
+        words.append(f"memory {self.before / 2**20:.0f} -> {self.after / 2**20:.0f} MiB")
+        return ", ".join([*words, *(f"{name} {value}" for name, value in self.told.items())])
+
+
+def _milliseconds(seconds: list[float]) -> str:
+    return (
+        f"median {statistics.median(seconds) * 1e3:.1f} ms, max {max(seconds) * 1e3:.1f} ms of {len(seconds)}"
+    )
+
+
+def measure(server: Server, module: str, *arguments: str, connects: bool = False) -> Figures:
+    """Query, about as often as people would, while another program attacks; it tells what it did.
+
+    Args:
+        server: under attack.
+        module: the attacking program.
+        arguments: its command line.
+        connects: whether to measure new connections too.
+    """
+    with server.connect() as client:
+        job = client.start(["sleep", "600"]).id
+        figures = Figures(_peak(server))
+        command = [sys.executable, "-m", module, *(word.replace("JOB", job) for word in arguments)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:
+            while attack.poll() is None:
+                began = time.monotonic()
+                client.query(job)
+                figures.queries.append(time.monotonic() - began)
+                if connects:
+                    began = time.monotonic()
+                    with server.connect("user") as other:
+                        other.query(job)
+                    figures.connects.append(time.monotonic() - began)
+                time.sleep(0.02)
+            assert attack.stdout is not None
+            figures.told = json.loads(attack.stdout.read().splitlines()[-1])
+        assert attack.returncode == 0
+        client.stop(job, grace=0)
+        figures.after = _peak(server)
+    return figures
+
+
+def _peak(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def flood(server: Server, seconds: float, *kinds: str) -> Figures:
+    """Measure under the flood from outside."""
+    return measure(
+        server, "tests.abuse.attack", str(server.port), f"{seconds:g}", *(kinds or FLOOD), connects=True
+    )
+
+
+def insider(server: Server, kind: str, seconds: float) -> Figures:
+    """Measure under the flood of a client with a certificate."""
+    arguments = (kind, str(server.port), str(server.certs), "JOB", f"{seconds:g}")
+    return measure(server, "tests.abuse.insider", *arguments)
