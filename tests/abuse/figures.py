@@ -1,4 +1,4 @@
-"""Owns what is measured under attack: how long another client's query takes, and what the server's memory does."""
+"""Owns what is measured under attack: how long another client's query takes, and the server's memory."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""Attacks on a real server over loopback: what others feel of them, and what is refused with which sentence."""
+"""Attacks on a real server over loopback: what others feel of them, and what is refused, and how."""
 
 import os
 import resource
