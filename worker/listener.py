@@ -123,7 +123,7 @@ async def _serve_tls(
         if outgoing is not None:
             await _send_alert(tcp, outgoing.read())
         log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
-        return
+        return  # noqa: ASYNC910  # the handshake was one
     # Now, as a connection that is cut meanwhile no longer tells.
     certificate = tls.getpeercert(binary_form=True)
     tls.transport_stream = tcp

@@ -71,6 +71,7 @@ class ServerWebSocket:
 
     async def send_all(self, data: bytes) -> None:
         """Send whole frames, any number of them."""
+        await trio.lowlevel.checkpoint()
         for message in group_frames(data, MAX_MESSAGE_BYTES):
             await self._send(wsproto.events.BytesMessage(message))
 
@@ -151,6 +152,7 @@ class ServerWebSocket:
 
     async def _fail(self, code: int, reason: str) -> trio.BrokenResourceError:
         """Tell the client what it did wrong, and return that as an error."""
+        await trio.lowlevel.checkpoint()
         self._ended = True
         with suppress(trio.BrokenResourceError):
             await self._answer(wsproto.events.CloseConnection(code, reason))

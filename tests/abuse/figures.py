@@ -34,9 +34,8 @@ class Figures:
 
 
 def _milliseconds(seconds: list[float]) -> str:
-    return (
-        f"median {statistics.median(seconds) * 1e3:.1f} ms, max {max(seconds) * 1e3:.1f} ms of {len(seconds)}"
-    )
+    median, most = statistics.median(seconds) * 1e3, max(seconds) * 1e3
+    return f"median {median:.1f} ms, max {most:.1f} ms of {len(seconds)}"
 
 
 def measure(server: Server, module: str, *arguments: str, connects: bool = False) -> Figures:

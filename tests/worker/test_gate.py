@@ -33,6 +33,7 @@ async def running(gate: Gate) -> AsyncIterator[None]:
 
 
 async def test_a_flood_drops_its_own_oldest_and_nobody_elses(gate: Gate, log: KeptLog) -> None:
+    await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
         honest = stack.enter_context(gate.visit("192.0.2.1"))
         flood = [stack.enter_context(gate.visit("192.0.2.9")) for _ in range(6)]
@@ -44,6 +45,7 @@ async def test_a_flood_drops_its_own_oldest_and_nobody_elses(gate: Gate, log: Ke
 
 
 async def test_the_newest_gets_in_behind_one_address(gate: Gate) -> None:
+    await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
         for _ in range(100):
             visit = stack.enter_context(gate.visit("192.0.2.9"))
@@ -52,6 +54,7 @@ async def test_the_newest_gets_in_behind_one_address(gate: Gate) -> None:
 
 
 async def test_many_sources_drop_the_oldest_of_all(gate: Gate) -> None:
+    await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
         visits = [stack.enter_context(gate.visit(f"192.0.2.{number}")) for number in range(6)]
         assert [visit.dropped for visit in visits] == [True, True, False, False, False, False]
@@ -103,6 +106,7 @@ async def test_who_is_late_is_dropped_a_few_at_a_time(
 
 
 async def test_at_the_end_all_are_dropped_and_those_that_come_yet(gate: Gate) -> None:
+    await trio.lowlevel.checkpoint()
     with gate.visit("192.0.2.1") as waiting, gate.visit("192.0.2.2") as alice:
         gate.admit(alice, "alice")
         gate.drop_all()
@@ -131,6 +135,7 @@ def test_what_counts_as_one_source(host: str, source: str) -> None:
 
 
 async def test_too_many_of_one_identity_and_in_all(gate: Gate) -> None:
+    await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
 
         def come(name: str) -> ExitStack:

@@ -38,6 +38,7 @@ class Client:
         await self.stream.send_all(b"".join(map(self._protocol.send, events)))
 
     async def receive(self) -> Event:
+        await trio.lowlevel.checkpoint()
         while (event := next(self._protocol.events(), None)) is None:
             self._protocol.receive_data(bytes(await self.stream.receive_some()))
         return event
