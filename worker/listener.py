@@ -22,6 +22,8 @@ from .websocket import ServerWebSocket
 
 #: Longest orderly close, in seconds.
 CLOSE_DEADLINE = 2.0
+#: The most bytes that OpenSSL gets at a time.
+SIP_BYTES = 4 * 1024
 #: How long a refused client may take to read why, in seconds.
 REFUSAL_DEADLINE = 1.0
 #: A client that vanished without a word is found out by the kernel: first probe, interval, probes, and
@@ -80,6 +82,37 @@ async def serve_peer(
         await trio.aclose_forcefully(tcp)
 
 
+class _Sips(trio.abc.Stream):
+    """A stream whose reader, OpenSSL, gets little at a time, and in a handshake each in a turn.
+
+    What it then does is costly: a handshake's step takes milliseconds, and 64 KiB of KeyUpdate messages,
+    which it takes as one step, 150. It is made in a turn, so the first time it has one.
+    """
+
+    def __init__(self, stream: trio.SocketStream, turns: Turns, source: str) -> None:
+        self._stream = stream
+        self._turns = turns
+        self._source = source
+        self._first = True
+        self.handshaking = True
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(SIP_BYTES)
+        if self.handshaking and not self._first:
+            await self._turns.take(self._source)
+        self._first = False
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 async def _serve_visit(
     tcp: trio.SocketStream,
     visit: Visit,
@@ -95,9 +128,8 @@ async def _serve_visit(
     await gate.turns.take(visit.source)
     for level, option, value in KEEPALIVE:
         tcp.setsockopt(level, option, value)
-    tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
-        _InTurn(tcp, gate.turns, visit.source), context, server_side=True
-    )
+    sips = _Sips(tcp, gate.turns, visit.source)
+    tls = trio.SSLStream(sips, context, server_side=True)
     try:
         # `last_outgoing` in the same step, before another connection takes its place.
         await _serve_tls(tcp, tls, visit, context.last_outgoing, arc, peer, log, gate, serve)
@@ -108,7 +140,7 @@ async def _serve_visit(
 
 async def _serve_tls(
     tcp: trio.SocketStream,
-    tls: trio.SSLStream[trio.abc.Stream],
+    tls: trio.SSLStream[_Sips],
     visit: Visit,
     outgoing: ssl.MemoryBIO | None,
     arc: str,
@@ -126,7 +158,7 @@ async def _serve_tls(
         return  # noqa: ASYNC910  # the handshake was one
     # Now, as a connection that is cut meanwhile no longer tells.
     certificate = tls.getpeercert(binary_form=True)
-    tls.transport_stream = tcp
+    tls.transport_stream.handshaking = False
 
     async def serve_or_refuse(stream: ByteStream) -> None:
         try:
@@ -151,35 +183,6 @@ async def _serve_tls(
             return
     with trio.move_on_after(CLOSE_DEADLINE):
         await tls.aclose()
-
-
-class _InTurn(trio.abc.Stream):
-    """A stream whose reader goes on with what came once it is its turn: what it does then is costly.
-
-    It is made in a turn, so the first time it has one.
-    """
-
-    def __init__(self, stream: trio.SocketStream, turns: Turns, source: str) -> None:
-        self._stream = stream
-        self._turns = turns
-        self._source = source
-        self._first = True
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._stream.receive_some(max_bytes)
-        if not self._first:
-            await self._turns.take(self._source)
-        self._first = False
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 async def _refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
