@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import trio
 
-from .gate import Gate
+from .gate import Gate, Visit
 from .log import Log
 from .tally import Tally
 
@@ -23,7 +23,7 @@ _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 async def accept_forever(
     listener: trio.SocketListener,
-    handle: Callable[[trio.SocketStream], Awaitable[None]],
+    handle: Callable[[trio.SocketStream, Visit], Awaitable[None]],
     nursery: trio.Nursery,
     gate: Gate,
     log: Log,
@@ -41,8 +41,10 @@ async def accept_forever(
                 await trio.lowlevel.wait_readable(sock)
                 try:
                     for _ in range(BATCH):
-                        peer, _ = sock.accept()
-                        nursery.start_soon(handle, trio.SocketStream(trio.socket.from_stdlib_socket(peer)))
+                        peer, address = sock.accept()
+                        stream = trio.SocketStream(trio.socket.from_stdlib_socket(peer))
+                        # Tasks begin in any order; who arrived first is settled here.
+                        nursery.start_soon(handle, stream, gate.arrive(address[0]))
                 except BlockingIOError:
                     pass
                 except OSError as error:

@@ -18,7 +18,7 @@ LEAST_DEPTH: Final = 4
 #: The largest frame that a client may send who starts no jobs: no other request is large, in bytes.
 SMALL_FRAME_BYTES: Final = 64 * 1024
 #: Descriptors that the server itself holds, at most; and those of one running job, at its start.
-OWN_DESCRIPTORS: Final = 64
+OWN_DESCRIPTORS: Final = 32
 JOB_DESCRIPTORS: Final = 10
 
 

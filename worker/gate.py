@@ -68,9 +68,8 @@ class Gate:
         self._dropped = Tally(log, "handshakes were dropped: there are more than --max-handshakes")
         self._refused = Tally(log, "connections were refused: there are too many")
 
-    @contextmanager
-    def visit(self, host: str) -> Iterator[Visit]:
-        """Count a connection for as long as it lives; for one more than there may be, another is dropped.
+    def arrive(self, host: str) -> Visit:
+        """Count a connection that was accepted; for one more than there may be, another is dropped.
 
         Args:
             host: the address that it comes from.
@@ -84,9 +83,14 @@ class Gate:
         self._some.set()
         if self._closed:
             self._drop(visit)
+        return visit
+
+    @contextmanager
+    def attend(self, visit: Visit) -> Iterator[None]:
+        """Stand around all that is done for a connection that arrived, to its end."""
         try:
-            with scope:
-                yield visit
+            with visit.scope:
+                yield
         finally:
             self._forget(visit)
             if visit.identity is not None:

@@ -54,7 +54,13 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
 
 
 async def serve_peer(
-    tcp: trio.SocketStream, context: AlertingContext, arc: str, log: Log, gate: Gate, serve: Serve
+    tcp: trio.SocketStream,
+    visit: Visit,
+    context: AlertingContext,
+    arc: str,
+    log: Log,
+    gate: Gate,
+    serve: Serve,
 ) -> None:
     """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
 
@@ -62,15 +68,16 @@ async def serve_peer(
 
     Args:
         tcp: the accepted connection.
+        visit: the gate's view of it.
         context: the server's side of TLS.
         arc: the OID below which roles are numbered.
         log: the server's log.
         gate: counts connections, and bounds the time up to the hello.
         serve: called with the transport and the client's identity once both are known.
     """
-    host, peer = _address(tcp)
+    peer = _address(tcp)
     try:
-        with gate.visit(host) as visit:
+        with gate.attend(visit):
             await _serve_visit(tcp, visit, context, arc, peer, log, gate, serve)
         if visit.late:
             log.warning("a peer made no usable handshake", peer=peer)
@@ -204,13 +211,12 @@ async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
             pass
 
 
-def _address(tcp: trio.SocketStream) -> tuple[str, str]:
-    """The peer's host, and host and port as text."""
+def _address(tcp: trio.SocketStream) -> str:
     try:
         host, port = tcp.socket.getpeername()[:2]
     except OSError:
-        return "gone", "gone"
-    return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return "gone"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _sentence(error: Exception) -> str:

@@ -29,7 +29,7 @@ from wire.trio_stream import ByteStream
 
 from .accept import accept_forever
 from .bounds import Bounds
-from .gate import Gate
+from .gate import Gate, Visit
 from .hierarchy import open_hierarchies
 from .listener import acknowledged_bytes, serve_peer
 from .log import Log
@@ -147,7 +147,7 @@ class Server:
         stall = self._config.stall
         gate = Gate(self._bounds, self._log)
 
-        async def handle(tcp: trio.SocketStream) -> None:
+        async def handle(tcp: trio.SocketStream, visit: Visit) -> None:
             async def serve(stream: ByteStream, identity: Identity) -> None:
                 # A client that reads nothing closes its window, which the kernel takes for a vanished host.
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(30, stall) * 1000))
@@ -169,7 +169,7 @@ class Server:
                 finally:
                     self._sessions.discard(session)
 
-            await serve_peer(tcp, self._context, self._config.arc, self._log, gate, serve)
+            await serve_peer(tcp, visit, self._context, self._config.arc, self._log, gate, serve)
 
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:

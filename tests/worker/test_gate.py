@@ -1,7 +1,7 @@
 """Who gets in, who is dropped, and in which order turns are given."""
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 import trio
@@ -21,6 +21,14 @@ def gate(log: KeptLog) -> Gate:
     return Gate(Bounds(max_handshakes=4, max_connections=3, max_connections_per_identity=2), log)
 
 
+@contextmanager
+def visiting(gate: Gate, host: str) -> Iterator[Visit]:
+    """A connection from its accept to its end."""
+    visit = gate.arrive(host)
+    with gate.attend(visit):
+        yield visit
+
+
 @asynccontextmanager
 async def running(gate: Gate) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
@@ -35,8 +43,8 @@ async def running(gate: Gate) -> AsyncIterator[None]:
 async def test_a_flood_drops_its_own_oldest_and_nobody_elses(gate: Gate, log: KeptLog) -> None:
     await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
-        honest = stack.enter_context(gate.visit("192.0.2.1"))
-        flood = [stack.enter_context(gate.visit("192.0.2.9")) for _ in range(6)]
+        honest = stack.enter_context(visiting(gate, "192.0.2.1"))
+        flood = [stack.enter_context(visiting(gate, "192.0.2.9")) for _ in range(6)]
         assert [visit.dropped for visit in flood] == [True, True, True, False, False, False]
         assert not honest.dropped
         gate.admit(honest, "alice")
@@ -48,7 +56,7 @@ async def test_the_newest_gets_in_behind_one_address(gate: Gate) -> None:
     await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
         for _ in range(100):
-            visit = stack.enter_context(gate.visit("192.0.2.9"))
+            visit = stack.enter_context(visiting(gate, "192.0.2.9"))
             assert not visit.dropped
             assert not visit.scope.cancel_called
 
@@ -56,7 +64,7 @@ async def test_the_newest_gets_in_behind_one_address(gate: Gate) -> None:
 async def test_many_sources_drop_the_oldest_of_all(gate: Gate) -> None:
     await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
-        visits = [stack.enter_context(gate.visit(f"192.0.2.{number}")) for number in range(6)]
+        visits = [stack.enter_context(visiting(gate, f"192.0.2.{number}")) for number in range(6)]
         assert [visit.dropped for visit in visits] == [True, True, False, False, False, False]
 
 
@@ -65,13 +73,13 @@ async def test_a_dropped_visit_ends_where_it_waits(gate: Gate) -> None:
         async with trio.open_nursery() as nursery:
 
             async def stall() -> None:
-                with gate.visit("192.0.2.9"):
+                with visiting(gate, "192.0.2.9"):
                     await trio.sleep_forever()
 
             for _ in range(4):
                 nursery.start_soon(stall)
             await trio.testing.wait_all_tasks_blocked()
-            with gate.visit("192.0.2.9"):
+            with visiting(gate, "192.0.2.9"):
                 await trio.testing.wait_all_tasks_blocked()
                 assert len(nursery.child_tasks) == 3
             nursery.cancel_scope.cancel()
@@ -86,7 +94,7 @@ async def test_who_is_late_is_dropped_a_few_at_a_time(
     visits: list[Visit] = []
 
     async def stall() -> None:
-        with gate.visit("192.0.2.9") as visit:
+        with visiting(gate, "192.0.2.9") as visit:
             visits.append(visit)
             await trio.sleep_forever()
         ended.append(trio.current_time())
@@ -97,7 +105,7 @@ async def test_who_is_late_is_dropped_a_few_at_a_time(
         for _ in range(5):
             nursery.start_soon(stall)
         await trio.sleep(3)
-        with gate.visit("192.0.2.1") as alice:
+        with visiting(gate, "192.0.2.1") as alice:
             gate.admit(alice, "alice")
             await trio.sleep(100)
             assert not alice.scope.cancel_called
@@ -107,10 +115,10 @@ async def test_who_is_late_is_dropped_a_few_at_a_time(
 
 async def test_at_the_end_all_are_dropped_and_those_that_come_yet(gate: Gate) -> None:
     await trio.lowlevel.checkpoint()
-    with gate.visit("192.0.2.1") as waiting, gate.visit("192.0.2.2") as alice:
+    with visiting(gate, "192.0.2.1") as waiting, visiting(gate, "192.0.2.2") as alice:
         gate.admit(alice, "alice")
         gate.drop_all()
-        with gate.visit("192.0.2.3") as late:
+        with visiting(gate, "192.0.2.3") as late:
             assert waiting.dropped
             assert late.dropped
             assert not alice.dropped
@@ -140,7 +148,7 @@ async def test_too_many_of_one_identity_and_in_all(gate: Gate) -> None:
 
         def come(name: str) -> ExitStack:
             with ExitStack() as one:
-                gate.admit(one.enter_context(gate.visit("192.0.2.1")), name)
+                gate.admit(one.enter_context(visiting(gate, "192.0.2.1")), name)
                 return stack.enter_context(one.pop_all())
 
         come("alice")
@@ -157,11 +165,11 @@ async def test_too_many_of_one_identity_and_in_all(gate: Gate) -> None:
 
 async def test_tellings_are_counted_and_spaced(log: KeptLog, autojump_clock: trio.testing.MockClock) -> None:
     gate = Gate(Bounds(max_connections=1), log)
-    with gate.visit("192.0.2.1") as alice:
+    with visiting(gate, "192.0.2.1") as alice:
         gate.admit(alice, "alice")
         for pause in (0, 0, PERIOD):
             await trio.sleep(pause)
-            with gate.visit("192.0.2.1") as other, pytest.raises(RequestError):
+            with visiting(gate, "192.0.2.1") as other, pytest.raises(RequestError):
                 gate.admit(other, "bob")
     assert [line["times"] for line in log.lines] == [1, 2]
 
