@@ -39,6 +39,7 @@ from worker.methods import METHODS, Call, Method
 from worker.output import OutputLog
 from worker.registry import Registry
 from worker.session import SEND_BYTES, Session, refuse
+from worker.turns import Turns
 
 BOB = Identity("bob", "01", CertRole.ADMIN)
 
@@ -359,6 +360,21 @@ async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
             await peer.send(query(3))
             assert isinstance(await peer.receive_final(3), Reply)
             await client_end.aclose()
+
+
+async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+    turns, peer = Turns(), Peer(client_end)
+    session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1", turns=turns)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            await peer.receive()
+            await peer.send(Request(1, "list"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert list(turns._waiting) == ["bob"]
+            await client_end.aclose()
+    assert not turns._waiting
 
 
 # --- errors
