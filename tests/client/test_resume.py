@@ -160,3 +160,10 @@ def test_what_makes_a_life_useful() -> None:
 )
 def test_what_may_be_better_next_time(error: Exception, passing: bool) -> None:
     assert may_pass(error) is passing
+
+
+@pytest.mark.parametrize(("code", "again"), [(ErrorCode.BUSY, True), (ErrorCode.DENIED, False)])
+def test_a_server_without_room_is_tried_again_and_one_that_refuses_is_not(
+    code: ErrorCode, again: bool
+) -> None:
+    assert may_pass(RequestError(code, "No.")) is again

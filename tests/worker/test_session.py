@@ -362,6 +362,26 @@ async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
             await client_end.aclose()
 
 
+@pytest.mark.parametrize(
+    "params", [{"argv": [b"x" * 5000]}, {"x": [[[1]]]}], ids=["a frame too large", "nested too deep"]
+)
+async def test_bounds_on_frames_hold_for_what_comes_in(log: KeptLog, params: dict[str, object]) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+    bounds, peer = Bounds(max_frame=4096, max_nesting=4), Peer(client_end)
+    session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1", bounds=bounds)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            await peer.receive()
+            peer.connection._max_send = MAX_FRAME_BYTES  # it does not heed the hello
+            await peer.send(Request(1, "query", {"id": "a", "x": [[1]]}), Request(2, "query", params))
+            await peer.receive_final(1)
+            last = await peer.receive()
+            assert isinstance(last, Failure)
+            assert (last.id, last.code) == (0, ErrorCode.PROTOCOL)
+            await client_end.aclose()
+
+
 async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     turns, peer = Turns(), Peer(client_end)
