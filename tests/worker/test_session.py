@@ -374,9 +374,11 @@ async def test_bounds_on_frames_hold_for_what_comes_in(log: KeptLog, params: dic
             nursery.start_soon(session.run)
             await peer.receive()
             peer.connection._max_send = MAX_FRAME_BYTES  # it does not heed the hello
-            await peer.send(Request(1, "query", {"id": "a", "x": [[1]]}), Request(2, "query", params))
-            await peer.receive_final(1)
-            last = await peer.receive()
+            await peer.send(Request(1, "query", {"id": "a", "x": [[1]]}))
+            assert isinstance(await peer.receive_final(1), Reply)
+            await peer.send(Request(2, "query", params))
+            await peer.receive_end()
+            last = peer.got[-1]
             assert isinstance(last, Failure)
             assert (last.id, last.code) == (0, ErrorCode.PROTOCOL)
             await client_end.aclose()
