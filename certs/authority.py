@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from certs import pem
 from certs.errors import CertsError
 from certs.files import check_free, install
 from certs.names import alternative_names
@@ -32,9 +34,7 @@ class Credential:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self) -> bytes:
-        return self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        return key_pem(self.key)
 
 
 def init(
@@ -152,9 +152,42 @@ def issue(
     return Credential(certificate, key)
 
 
+def open_authority(directory: Path, *, ended: bool = False) -> Authority:
+    """The authority of a directory: ca.key, and the certificate in ca.crt that is its own.
+
+    Args:
+        directory: where they are.
+        ended: whether it may have ended.
+
+    Raises:
+        CertsError: it cannot be used.
+    """
+    path = directory / "ca.key"
+    if not os.path.lexists(path):
+        raise CertsError(
+            f"there is no {path}: do this where the authority's key is, or name its directory with --dir."
+        )
+    key = pem.key(pem.read(path), path)
+    path = directory / "ca.crt"
+    for certificate in pem.certificates(pem.read(path), path):
+        if certificate.public_key() == key.public_key():
+            if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC) and not ended:
+                day = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+                raise CertsError(f"{path} ended on {day}: renew it with `worker-service certs renew ca`.")
+            return Authority(certificate, key)
+    raise CertsError(f"{directory / 'ca.key'} is not the key of {path}: put the right one there.")
+
+
 def generate_key(bits: int = KEY_BITS) -> rsa.RSAPrivateKey:
     """A new key; with the default size it takes about a second."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def key_pem(key: rsa.RSAPrivateKey) -> bytes:
+    """A key as it goes into a file."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _generate_keys(count: int, bits: int) -> list[rsa.RSAPrivateKey]:

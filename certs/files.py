@@ -22,7 +22,7 @@ def check_free(directory: Path, names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keep other commands from changing ``directory`` meanwhile, so that none builds on what another replaces.
+    """Keep other commands from changing ``directory`` meanwhile: none builds on what another replaces.
 
     Raises:
         CertsError: there is no such directory.
@@ -76,7 +76,8 @@ def install(
                     undo.callback(path.unlink, missing_ok=True)
             undo.pop_all()
     except FileExistsError as error:
-        raise CertsError(f"{error.filename2 or error.filename} already exists: it was left as it is.") from error
+        taken = error.filename2 or error.filename
+        raise CertsError(f"{taken} already exists: it was left as it is.") from error
     except OSError as error:
         raise CertsError(f"cannot write {error.filename or directory}: {error.strerror}.") from error
     return paths

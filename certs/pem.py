@@ -1,4 +1,4 @@
-"""Owns the reading of certificates, keys, requests and revocation lists in PEM, with a sentence for each failure.
+"""Owns the reading of PEM: certificates, keys, requests, revocation lists, and a sentence for each failure.
 
 A file that holds less than it begins, as one does that is being copied, is refused as a whole.
 """
@@ -6,11 +6,10 @@ A file that holds less than it begins, as one does that is being copied, is refu
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import dh, x448, x25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -21,8 +20,6 @@ MOST_BYTES: Final = 64 * 2**20
 CERTIFICATE: Final = "CERTIFICATE"
 LIST: Final = "X509 CRL"
 REQUEST: Final = "CERTIFICATE REQUEST"
-
-T = TypeVar("T")
 
 
 def read(path: Path) -> bytes:
@@ -51,7 +48,8 @@ def lists(content: bytes, path: Path) -> list[x509.CertificateRevocationList]:
 
 def request(content: bytes, path: Path) -> x509.CertificateSigningRequest:
     """The request in the content of ``path``, which must be signed with the key that it is for."""
-    found = _all(content, path, REQUEST, "certificate request", x509.load_pem_x509_csr)[0]
+    found: x509.CertificateSigningRequest
+    found, *_ = _all(content, path, REQUEST, "certificate request", x509.load_pem_x509_csr)
     if not found.is_signature_valid:
         raise CertsError(f"{path} is not signed with the key that it names: have it made again.")
     return found
@@ -68,9 +66,9 @@ def key(content: bytes, path: Path) -> CertificateIssuerPrivateKeyTypes:
         ) from None
     except (ValueError, UnsupportedAlgorithm) as error:
         raise CertsError(f"{path} holds no private key in PEM.") from error
-    if isinstance(found, dh.DHPrivateKey | x25519.X25519PrivateKey | x448.X448PrivateKey):
+    if not hasattr(found, "sign"):
         raise CertsError(f"{path} holds a key that cannot sign.")
-    return found
+    return cast("CertificateIssuerPrivateKeyTypes", found)
 
 
 def _all(content: bytes, path: Path, label: str, what: str, load: Callable[[bytes], Any]) -> list[Any]:

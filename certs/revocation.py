@@ -1,7 +1,7 @@
 """Owns lists of revoked certificates (CRLs, RFC 5280): making the next one, and what a set of them says.
 
-A file may hold several, one for each authority of a ``ca.crt``. Each is known by the authority that signed it,
-which is found by its signature: two authorities may have the same name.
+A file may hold several, one for each authority of a ``ca.crt``. Each belongs to the authority that signed it,
+which is found by trying its key: two authorities may have the same name.
 """
 
 import datetime
@@ -46,10 +46,13 @@ def read_lists(
         authority = next((ca for ca in authorities if _signed(crl, ca)), None)
         if authority is None:
             raise CertsError(
-                f"{path} holds a list that no authority in ca.crt signed: take it out, or put the right one there."
+                f"{path} holds a list that no authority in ca.crt signed: take it out, or put the right one "
+                "there."
             )
         if any(other.authority == authority_id(authority) for other in found):
-            raise CertsError(f"{path} holds two lists of one authority: leave the one with the higher number.")
+            raise CertsError(
+                f"{path} holds two lists of one authority: leave the one with the higher number."
+            )
         found.append(_parsed(crl, authority, path))
     return tuple(found)
 
@@ -62,7 +65,7 @@ def next_list(
 ) -> x509.CertificateRevocationList:
     """The list that replaces ``old``: all of its revocations and those of ``serials``, from now on.
 
-    Its number is one more. A list that a newer one may come before is no good: ``this_update`` never goes back.
+    Its number is one more, and its ``this_update`` no earlier, whatever the clock says.
     """
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     start = begin() if old is None else max(begin(), old.this_update)
@@ -119,12 +122,14 @@ def _parsed(crl: x509.CertificateRevocationList, authority: x509.Certificate, pa
             if isinstance(extension.value, x509.CRLNumber):
                 number = extension.value.crl_number
             elif extension.critical:
-                # It says that the list is not what it seems: of a part of the certificates, or a change to another.
+                # The list is not what it seems, but of some certificates only, or a change to another.
                 raise CertsError(
                     f"{path} holds a list of a kind that is not supported (extension "
                     f"{extension.oid.dotted_string}): have a plain one made."
                 )
         revoked = {entry.serial_number: entry.revocation_date_utc for entry in crl}
-        return RevocationList(authority_id(authority), number, crl.last_update_utc, crl.next_update_utc, revoked)
+        return RevocationList(
+            authority_id(authority), number, crl.last_update_utc, crl.next_update_utc, revoked
+        )
     except ValueError as error:
         raise CertsError(f"{path} holds a list that cannot be read.") from error

@@ -41,7 +41,8 @@ class Authority:
     @property
     def hash(self) -> hashes.SHA256 | None:
         """What its signatures hash with; None for keys that see to it themselves."""
-        return None if isinstance(self.key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
+        own = isinstance(self.key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+        return None if own else hashes.SHA256()
 
     @property
     def identifier(self) -> x509.AuthorityKeyIdentifier:

@@ -1,13 +1,14 @@
-"""Owns what a server trusts at one moment: the files of its directory, read as one, and the verdict on a client.
+"""Owns what a server trusts at one moment: the files of its directory, read as one, and who is accepted.
 
 OpenSSL verifies a client's chain, dates and purpose in the handshake, and looks into the list of revoked
-certificates, so that who is refused gets the alert that says why. `TrustedSet.judge` says the same again for a
-certificate that was accepted before, and where OpenSSL cannot say it well: it takes a list for one of all
-authorities or of none, and calls an ended list an expired certificate.
+certificates, so that who is refused gets the alert that says why. `TrustedSet.judge` says it again of those
+that were accepted before, and where OpenSSL cannot: it wants a list of every authority or of none, and calls
+an ended list an expired certificate.
 """
 
 import datetime
 import enum
+import functools
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class NotAcceptedError(CertsError):
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """What a verdict on a client's certificate depends on; ``authority`` is None if none of ours signed it."""
+    """What a verdict on a client depends on; ``authority`` is None if none of ours signed its certificate."""
 
     name: str
     serial: int
@@ -66,7 +67,7 @@ class Term:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrustedSet:
     """The files of one directory, consistent with each other.
 
@@ -108,10 +109,15 @@ class TrustedSet:
                 raise CertsError(f"OpenSSL does not accept {directory / LIST}: {error}.") from error
         return cls(context, authorities, lists, server)
 
+    @functools.cached_property
+    def trusted(self) -> frozenset[bytes]:
+        """The ids of its authorities."""
+        return frozenset(map(authority_id, self.authorities))
+
     def context_at(self, now: datetime.datetime) -> AlertingContext:
         """The context for a handshake at this time."""
         covered = {it.authority for it in self.lists if not _ended(it, now) and it.this_update <= now}
-        if covered and covered >= {authority_id(authority) for authority in self.authorities}:
+        if covered and covered >= self.trusted:
             self.context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         else:
             self.context.verify_flags &= ~ssl.VERIFY_CRL_CHECK_LEAF
@@ -133,7 +139,7 @@ class TrustedSet:
         whose = f"The certificate of {bearer.name} (serial {serial_text(bearer.serial)})"
         if bearer.ends <= now:
             raise NotAcceptedError(Reason.EXPIRED, f"{whose} has expired: have a new one issued.")
-        if bearer.authority not in {authority_id(authority) for authority in self.authorities}:
+        if bearer.authority not in self.trusted:
             raise NotAcceptedError(
                 Reason.REVOKED,
                 f"{whose} is not signed by an authority that this server trusts: have a new one issued.",
@@ -143,31 +149,30 @@ class TrustedSet:
                 raise NotAcceptedError(Reason.REVOKED, f"{whose} has been revoked: have a new one issued.")
 
     def check_lists(self, bearer: Bearer, now: datetime.datetime) -> None:
-        """Raise NotAcceptedError if the list that ought to tell whether a certificate was revoked has ended."""
+        """Raise NotAcceptedError if the list that tells whether a certificate was revoked has ended."""
         for it in self.lists:
             if it.authority == bearer.authority and _ended(it, now):
                 raise NotAcceptedError(
                     Reason.UNDECIDED,
-                    "The server accepts nobody, as its list of revoked certificates has ended: its operator must "
-                    "renew the list with `worker-service certs revoke`.",
+                    "The server accepts nobody, as its list of revoked certificates has ended: its operator "
+                    "must renew the list with `worker-service certs revoke`.",
                 )
 
     def check_follows(self, old: "TrustedSet") -> None:
-        """Raise CertsError if this set forgets revocations that ``old`` knows of, by authorities that both trust."""
-        trusted = {authority_id(authority) for authority in self.authorities}
+        """Raise CertsError if this set forgets revocations that ``old`` knows of and that still matter."""
         for before in old.lists:
-            if before.authority not in trusted:
+            if before.authority not in self.trusted:
                 continue
             after = next((it for it in self.lists if it.authority == before.authority), None)
             if after is None:
                 raise CertsError(
-                    f"{LIST} no longer holds list {before.number} of an authority in {AUTHORITIES}: put it back, "
-                    "or restart the server to go without."
+                    f"{LIST} no longer holds list {before.number} of an authority in {AUTHORITIES}: put it "
+                    "back, or restart the server to go without."
                 )
             if after.number < before.number:
                 raise CertsError(
-                    f"{LIST} holds list {after.number}, which is older than {before.number}, the one in use: put "
-                    "the newest one there, or restart the server to go back."
+                    f"{LIST} holds list {after.number}, which is older than {before.number}, the one in use: "
+                    "put the newest one there, or restart the server to go back."
                 )
 
     def terms(self) -> Iterator[Term]:
@@ -176,7 +181,7 @@ class TrustedSet:
 
 
 def read_terms(directory: Path) -> list[Term]:
-    """When each file of a server's directory ends, whether or not it has; CertsError if one cannot be read."""
+    """When each file of a server's directory ends, or has ended; CertsError if one cannot be read."""
     return list(_terms(*_parse(directory)))
 
 

@@ -2,7 +2,7 @@
 
 import enum
 
-from certs.errors import CertsError
+from certs.errors import ArgumentsError, CertsError
 from wire.errors import ErrorCode, ProtocolError, RequestError
 from wire.jobs import JobStatus
 from wire.limits import LimitError
@@ -62,7 +62,7 @@ def exit_code(error: Exception) -> Exit:
     match error:
         case RequestError():
             return _OF_CODE.get(error.code, Exit.SERVER)
-        case UsageError() | LimitError() | AddressError():
+        case UsageError() | LimitError() | AddressError() | ArgumentsError():
             return Exit.USAGE
         case OutputError():
             return Exit.FAILED
