@@ -1,6 +1,7 @@
 """Owns the next list of revoked certificates in an authority's directory, which keeps what the last held."""
 
 import datetime
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def revoke(
             ends = min(begin() + lifetime_of(days), ends)
         new = next_list(ca, old, added, ends)
         path = directory / LIST
-        content = replaced(pem.read(path) if old or path.exists() else b"", path, ca, new)
+        content = replaced(pem.read(path) if os.path.lexists(path) else b"", path, ca, new)
         (path,) = install(directory, {LIST: content}, force=True)
         return Revoked(path, old.number + 1 if old else 1, len(new), added, ends)
 
@@ -70,7 +71,7 @@ def current_list(directory: Path, ca: Authority) -> RevocationList | None:
         CertsError: there is a file, but nobody can tell what was revoked.
     """
     path = directory / LIST
-    if not (path.exists() or path.is_symlink()):
+    if not os.path.lexists(path):
         return None
     certificates = pem.certificates(pem.read(directory / "ca.crt"), directory / "ca.crt")
     own = authority_id(ca.certificate)

@@ -9,6 +9,7 @@ an ended list an expired certificate.
 import datetime
 import enum
 import functools
+import os
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from certs import pem
 from certs.contexts import AlertingContext, server_context
@@ -189,11 +191,14 @@ def _parse(
     directory: Path,
 ) -> tuple[tuple[x509.Certificate, ...], tuple[RevocationList, ...], x509.Certificate]:
     path = directory / AUTHORITIES
-    authorities = tuple(pem.certificates(pem.read(path), path))
-    path = directory / LIST
-    lists = read_lists(pem.read(path), path, authorities) if path.is_symlink() or path.exists() else ()
-    path = directory / SERVER
-    return authorities, lists, pem.certificates(pem.read(path), path)[0]
+    try:
+        authorities = tuple(pem.certificates(pem.read(path), path))
+        path = directory / LIST
+        lists = read_lists(pem.read(path), path, authorities) if os.path.lexists(path) else ()
+        path = directory / SERVER
+        return authorities, lists, pem.certificates(pem.read(path), path)[0]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertsError(f"{path} holds what cannot be read ({error}): have it made again.") from error
 
 
 def _terms(

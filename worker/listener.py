@@ -9,14 +9,16 @@ from typing import TypeAlias
 import trio
 import trio_websocket
 
-from certs.contexts import ALPN_NATIVE, AlertingContext
+from certs.contexts import ALPN_NATIVE
 from certs.roles import Identity, RoleError, identity_of
-from wire.errors import ErrorCode
+from certs.trusted import Bearer
+from wire.errors import ErrorCode, RequestError
 from wire.frames import HEADER_BYTES, MAX_FRAME_BYTES
 from wire.trio_stream import ByteStream, WebSocketStream
 
 from .log import Log
 from .session import refuse
+from .trust import Trust
 
 #: Longest TLS or WebSocket handshake, and longest orderly close, in seconds.
 HANDSHAKE_DEADLINE = 10.0
@@ -39,7 +41,7 @@ KEEPALIVE = (
 _ACKED_AT = 120
 
 #: What serves a client whose transport is ready.
-Serve: TypeAlias = Callable[[ByteStream, Identity], Awaitable[None]]
+Serve: TypeAlias = Callable[[ByteStream, Identity, Bearer], Awaitable[None]]
 
 
 def acknowledged_bytes(tcp: trio.SocketStream) -> int:
@@ -51,24 +53,24 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
     return int.from_bytes(info[_ACKED_AT : _ACKED_AT + 8], sys.byteorder)
 
 
-async def serve_peer(
-    tcp: trio.SocketStream, context: AlertingContext, arc: str, log: Log, serve: Serve
-) -> None:
+async def serve_peer(tcp: trio.SocketStream, trust: Trust, arc: str, log: Log, serve: Serve) -> None:
     """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
 
     Never raises for what a peer does: it is logged, and that connection ends.
 
     Args:
         tcp: the accepted connection.
-        context: the server's side of TLS.
+        trust: the certificates in force.
         arc: the OID below which roles are numbered.
         log: the server's log.
-        serve: called with the transport and the client's identity once both are known.
+        serve: called with the transport, the client's identity and what its certificate is worth once all are
+            known; it must begin to hold the connection before it awaits anything.
     """
     peer = _address(tcp)
     try:
         for level, option, value in KEEPALIVE:
             tcp.setsockopt(level, option, value)
+        context = trust.context
         tls = trio.SSLStream(tcp, context, server_side=True)
         outgoing = context.last_outgoing  # in the same step, before another connection takes its place
         try:
@@ -79,7 +81,7 @@ async def serve_peer(
                 await _send_alert(tcp, outgoing.read())
             log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
         else:
-            await _serve_tls(tls, arc, peer, log, serve)
+            await _serve_tls(tls, trust, arc, peer, log, serve)
     except* trio.TooSlowError:
         log.warning("a peer made no usable handshake", peer=peer)
     except* (
@@ -96,7 +98,7 @@ async def serve_peer(
 
 
 async def _serve_tls(
-    tls: trio.SSLStream[trio.SocketStream], arc: str, peer: str, log: Log, serve: Serve
+    tls: trio.SSLStream[trio.SocketStream], trust: Trust, arc: str, peer: str, log: Log, serve: Serve
 ) -> None:
     # Now, as a connection that is cut meanwhile no longer tells.
     certificate = tls.getpeercert(binary_form=True)
@@ -104,13 +106,15 @@ async def _serve_tls(
     async def serve_or_refuse(stream: ByteStream) -> None:
         try:
             identity = identity_of(certificate, arc)
-        except RoleError as error:
+            bearer = trust.admit(certificate)
+        except (RoleError, RequestError) as error:
+            code = error.code if isinstance(error, RequestError) else ErrorCode.DENIED
             log.warning("denied", peer=peer, reason=str(error))
             with trio.move_on_after(REFUSAL_DEADLINE):
-                await refuse(stream, ErrorCode.DENIED, _sentence(error))
+                await refuse(stream, code, _sentence(error))
                 await stream.receive_some()
             return
-        await serve(stream, identity)
+        await serve(stream, identity, bearer)
 
     if tls.selected_alpn_protocol() == ALPN_NATIVE:
         await serve_or_refuse(tls)

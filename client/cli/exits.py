@@ -35,6 +35,8 @@ _OF_CODE = {
     ErrorCode.NOT_FOUND: Exit.NOT_FOUND,
     ErrorCode.AMBIGUOUS: Exit.NOT_FOUND,
     ErrorCode.DENIED: Exit.DENIED,
+    ErrorCode.REVOKED: Exit.TLS,
+    ErrorCode.EXPIRED: Exit.TLS,
     ErrorCode.NO_SUCH_PROGRAM: Exit.NO_SUCH_PROGRAM,
     ErrorCode.NOT_EXECUTABLE: Exit.NOT_EXECUTABLE,
     ErrorCode.BAD_DIRECTORY: Exit.FAILED,

@@ -29,7 +29,7 @@ def sentence(error: CycloptsError) -> str:
             return f"{at} has no flag {flag}: {see}."
         case UnusedCliTokensError(unused_tokens=[word, *_]):
             return f"{word!r} is one word too many for {at}: {see}."
-        case MissingArgumentError(argument=argument) if argument is not None and chain.startswith("certs"):
+        case MissingArgumentError(argument=argument, keyword=None) if chain.startswith("certs") and argument:
             wanted = argument.name if argument.name.startswith("-") else f"a {argument.name}"
             return f"{at} needs {wanted}: {see}."
         case MissingArgumentError(argument=argument, keyword=None) if argument is not None:
