@@ -28,7 +28,9 @@ def read(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise CertsError(f"there is no file {path}.") from None
+        raise CertsError(
+            f"there is no file {path}: check its name, or name another directory with --dir."
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise CertsError(f"cannot read {path}: {getattr(error, 'strerror', error)}.") from error
     if len(content) > MOST_BYTES:

@@ -138,17 +138,12 @@ class TrustedSet:
 
     def judge(self, bearer: Bearer, now: datetime.datetime) -> None:
         """Raise NotAcceptedError if a certificate is not, or no longer, good enough."""
-        whose = f"The certificate of {bearer.name} (serial {serial_text(bearer.serial)})"
         if bearer.ends <= now:
-            raise NotAcceptedError(Reason.EXPIRED, f"{whose} has expired: have a new one issued.")
+            raise _verdict(bearer, Reason.EXPIRED, "has expired")
         if bearer.authority not in self.trusted:
-            raise NotAcceptedError(
-                Reason.REVOKED,
-                f"{whose} is not signed by an authority that this server trusts: have a new one issued.",
-            )
-        for it in self.lists:
-            if it.authority == bearer.authority and bearer.serial in it.revoked:
-                raise NotAcceptedError(Reason.REVOKED, f"{whose} has been revoked: have a new one issued.")
+            raise _verdict(bearer, Reason.REVOKED, "is not signed by an authority that this server trusts")
+        if any(it.authority == bearer.authority and bearer.serial in it.revoked for it in self.lists):
+            raise _verdict(bearer, Reason.REVOKED, "has been revoked")
 
     def check_lists(self, bearer: Bearer, now: datetime.datetime) -> None:
         """Raise NotAcceptedError if the list that tells whether a certificate was revoked has ended."""
@@ -177,14 +172,20 @@ class TrustedSet:
                     "put the newest one there, or restart the server to go back."
                 )
 
-    def terms(self) -> Iterator[Term]:
+    @functools.cached_property
+    def terms(self) -> tuple[Term, ...]:
         """When each file ends."""
-        return _terms(self.authorities, self.lists, self.server)
+        return tuple(_terms(self.authorities, self.lists, self.server))
 
 
 def read_terms(directory: Path) -> list[Term]:
     """When each file of a server's directory ends, or has ended; CertsError if one cannot be read."""
     return list(_terms(*_parse(directory)))
+
+
+def _verdict(bearer: Bearer, reason: Reason, what: str) -> NotAcceptedError:
+    whose = f"The certificate of {bearer.name} (serial {serial_text(bearer.serial)})"
+    return NotAcceptedError(reason, f"{whose} {what}: have a new one issued.")
 
 
 def _parse(

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,11 @@ def _certificates(directory: Path) -> list[Finding]:
     from .trust import WARN_BEFORE
 
     name = "certificates"
+    if not os.path.lexists(directory / "ca.crt"):
+        detail = (
+            f"None in {directory}: run `worker-service certs init`, or name their directory with --certs."
+        )
+        return [Finding(name, False, detail, needed=False)]
     try:
         terms = read_terms(directory)
     except CertsError as error:

@@ -1,10 +1,10 @@
 """Owns the certificates in force while the server runs: watches their files, ends who has lost their trust.
 
-Theory of operation. Every second the files' stamps are compared, four stat(2) in all: that sees renames, links
-turned around and every kind of file system, which inotify does not. What has changed is read once it has stayed
-the same for a second, and taken if it fits together and did not change meanwhile; otherwise the old set stays.
-One task does all of it, so that no reload overtakes another. Dates are compared with the wall clock at each of
-these steps, so that a clock that is set is noticed within a second.
+Theory of operation. Every second the files' stamps are compared, four stat(2) in all: that sees renames,
+links turned around and every kind of file system, which inotify does not. What has changed is read once
+it has stayed the same for a second, and taken if it fits together and did not change meanwhile; otherwise
+the old set stays. One task does all of it, so that no reload overtakes another. Dates are compared with
+the wall clock at each of these steps, so that a clock that is set is noticed within a second.
 """
 
 import datetime
@@ -40,10 +40,6 @@ _CODES = {
 Stamp: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 #: Ends a connection with a code and a sentence.
 End: TypeAlias = Callable[[ErrorCode, str], None]
-
-
-class _ChangingError(Exception):
-    """The files changed while they were read."""
 
 
 @dataclass(eq=False, slots=True)
@@ -128,15 +124,21 @@ class Trust:
             self._end_bearers()
 
     async def _reload(self) -> Stamp | None:
-        """Take the files if they are good; return which were looked at, or None if they must be again."""
+        """Take the files if they are good; return which were looked at, or None if they changed meanwhile."""
+        found = stamp(self._directory)
+        problem: CertsError | None = None
         try:
-            found, new = await trio.to_thread.run_sync(_read, self._directory, abandon_on_cancel=True)
+            new = await trio.to_thread.run_sync(
+                TrustedSet.read, self._directory, _now(), abandon_on_cancel=True
+            )
             new.check_follows(self._set)
-        except _ChangingError:
-            return None
         except CertsError as error:
-            self._log.error("certificates were not reloaded; the old ones stay", reason=str(error))
-            return stamp(self._directory)
+            problem = error
+        if stamp(self._directory) != found:
+            return None
+        if problem is not None:
+            self._log.error("certificates were not reloaded; the old ones stay", reason=str(problem))
+            return found
         self._set = new
         self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self._log.info(
@@ -160,7 +162,7 @@ class Trust:
     def _warn(self) -> None:
         """Say what ends soon or has ended: at the start, after a reload, daily, and when something ends."""
         now = _now()
-        due = [term for term in self._set.terms() if term.ends - now < WARN_BEFORE]
+        due = [term for term in self._set.terms if term.ends - now < WARN_BEFORE]
         ended = {term for term in due if term.ends <= now}
         # Either way: the clock may have been set back.
         if ended == self._ended and abs(now - self._warned) < WARN_EVERY:
@@ -193,14 +195,6 @@ def _stamp_of(path: Path) -> tuple[int, int, int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
-
-
-def _read(directory: Path) -> tuple[Stamp, TrustedSet]:
-    before = stamp(directory)
-    new = TrustedSet.read(directory, _now())
-    if stamp(directory) != before:
-        raise _ChangingError
-    return before, new
 
 
 def _now() -> datetime.datetime:

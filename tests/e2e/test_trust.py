@@ -1,0 +1,141 @@
+"""Certificates change under a running server, with streams running through it (BEHAVIOURS 17, 20)."""
+
+import datetime
+import os
+import signal
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from certs.authority import issue
+from certs.lifecycle import renew
+from certs.revoke import revoke
+from certs.roles import Role
+from client.blocking import Client
+from client.cli.exits import Exit
+from client.errors import TlsError
+from tests.cli.program import Program, bare
+from tests.e2e.test_server import openssl, raw
+from tests.harness import Server, serve
+from tests.tlshelp import authority, key, make_directory, save
+from wire.errors import ErrorCode, RequestError
+from wire.messages import Gap
+
+#: Prints a line each time that a file appears, and ends at the last.
+SCRIPT = "for mark in one two three four; do while [ ! -e $mark ]; do sleep 0.01; done; echo $mark; done"
+SCHEMES = ["", "wss://"]
+
+
+@pytest.fixture
+def certs(tmp_path: Path) -> Path:
+    """A server's and an authority's directory in one, for the test to change."""
+    return make_directory(tmp_path / "certs")
+
+
+class Follower:
+    """A client that follows a job in a thread of its own: what it got, and what ended it."""
+
+    def __init__(self, client: Client, job: str) -> None:
+        self.lines: list[bytes] = []
+        self.error: Exception | None = None
+        self._got = threading.Condition()
+        self._thread = threading.Thread(target=self._follow, args=(client, job))
+        self._thread.start()
+
+    def _follow(self, client: Client, job: str) -> None:
+        try:
+            with client.stream(job) as stream:
+                for piece in stream:
+                    assert not isinstance(piece, Gap)
+                    with self._got:
+                        self.lines += piece.data.splitlines()
+                        self._got.notify()
+        except Exception as error:  # noqa: BLE001  # it is the test's to judge
+            self.error = error
+
+    def wait(self, line: bytes) -> None:
+        with self._got:
+            assert self._got.wait_for(lambda: line in self.lines, 20), self.lines
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+def served_serial(server: Server) -> int:
+    """The serial number of the certificate that a new connection sees."""
+    with raw(server) as sock:
+        der = sock.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der).serial_number
+
+
+def serial(path: Path) -> int:
+    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_rotation_and_a_revocation_with_streams_running(
+    certs: Path, tmp_path: Path, scheme: str
+) -> None:
+    """No signal is sent: the server sees that the files change."""
+    command = Program(bare() | {"WORKER_SERVICE_CERTS": str(certs)})
+    with serve(certs) as server, server.connect() as admin, server.connect("user", scheme) as user:
+        job = admin.start(["sh", "-c", SCRIPT], cwd=tmp_path)
+        kept, ended = Follower(admin, job.id), Follower(user, job.id)
+        (tmp_path / "one").touch()
+        kept.wait(b"one")
+        ended.wait(b"one")
+
+        before = served_serial(server)
+        assert command("certs", "renew", "server").code == Exit.OK
+        server.logged("certificates were reloaded")
+        assert served_serial(server) == serial(certs / "server.crt") != before
+        (tmp_path / "two").touch()
+        kept.wait(b"two")
+        ended.wait(b"two")
+
+        assert command("certs", "revoke", "user").code == Exit.OK
+        assert server.logged("certificates were reloaded", 2)["lists"] == [1]
+        ended.join()
+        assert isinstance(ended.error, RequestError)
+        assert ended.error.code is ErrorCode.REVOKED
+        assert "The certificate of user (serial " in str(ended.error)
+        assert str(ended.error).endswith(") has been revoked: have a new one issued.")
+        with pytest.raises(RequestError, match="has been revoked"):  # it does not come back by itself
+            user.query(job.id)
+        with pytest.raises(TlsError, match=r"user\.crt has been revoked: have a new one issued"):
+            server.connect("user", scheme)
+        said = openssl(server, "-cert", str(certs / "user.crt"), "-key", str(certs / "user.key"))
+        assert "alert certificate revoked" in said
+
+        for mark in ("three", "four"):
+            (tmp_path / mark).touch()
+        kept.join()
+        assert (kept.error, kept.lines) == (None, [b"one", b"two", b"three", b"four"])
+        assert admin.query(job.id).exit_code == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(
+    certs: Path, scheme: str
+) -> None:
+    with serve(certs) as server, server.connect() as admin:
+        job = admin.start(["sh", "-c", "echo ready; sleep 600"])
+        user = Program(server.environment("user", scheme))
+        with user.begin("stream", job.id) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == b"ready\n"
+            revoke(certs, ["user"])
+            server.process.send_signal(signal.SIGHUP)
+            out, err = following.communicate(timeout=20)
+        assert (following.returncode, out) == (Exit.TLS, b"")
+        assert err.startswith(b"worker-service: The certificate of user (serial ")
+        assert err.endswith(b") has been revoked: have a new one issued.\n")
+        refused = user("list")
+        assert refused.code == Exit.TLS
+        assert refused.sentence == f"{server.address} says that user.crt has been revoked: have a new one issued."
+        assert admin.query(job.id).exit_code is None  # jobs are not touched
