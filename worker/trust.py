@@ -193,7 +193,7 @@ def _stamp_of(path: Path) -> tuple[int, int, int, int] | None:
     try:
         found = os.stat(path)  # noqa: PTH116  # through links, and without the cost of a Path's own
     except OSError:
-        return None
+        return (0, 0, 0, 0) if os.path.lexists(path) else None  # there, but of no use
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 

@@ -78,9 +78,7 @@ def serial(path: Path) -> int:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_rotation_and_a_revocation_with_streams_running(
-    certs: Path, tmp_path: Path, scheme: str
-) -> None:
+def test_a_rotation_and_a_revocation_with_streams_running(certs: Path, tmp_path: Path, scheme: str) -> None:
     """No signal is sent: the server sees that the files change."""
     command = Program(bare() | {"WORKER_SERVICE_CERTS": str(certs)})
     with serve(certs) as server, server.connect() as admin, server.connect("user", scheme) as user:
@@ -120,9 +118,7 @@ def test_a_rotation_and_a_revocation_with_streams_running(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(
-    certs: Path, scheme: str
-) -> None:
+def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(certs: Path, scheme: str) -> None:
     with serve(certs) as server, server.connect() as admin:
         job = admin.start(["sh", "-c", "echo ready; sleep 600"])
         user = Program(server.environment("user", scheme))
@@ -137,5 +133,8 @@ def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(
         assert err.endswith(b") has been revoked: have a new one issued.\n")
         refused = user("list")
         assert refused.code == Exit.TLS
-        assert refused.sentence == f"{server.address} says that user.crt has been revoked: have a new one issued."
+        assert (
+            refused.sentence
+            == f"{server.address} says that user.crt has been revoked: have a new one issued."
+        )
         assert admin.query(job.id).exit_code is None  # jobs are not touched
