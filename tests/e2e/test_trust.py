@@ -1,9 +1,7 @@
 """Certificates change under a running server, with streams running through it (BEHAVIOURS 17, 20)."""
 
 import datetime
-import os
 import signal
-import ssl
 import threading
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import pytest
 from cryptography import x509
 
 from certs.authority import issue
-from certs.lifecycle import renew
 from certs.revoke import revoke
 from certs.roles import Role
 from client.blocking import Client
@@ -138,3 +135,30 @@ def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(certs: Pa
             == f"{server.address} says that user.crt has been revoked: have a new one issued."
         )
         assert admin.query(job.id).exit_code is None  # jobs are not touched
+
+
+def test_a_stream_ends_when_its_certificate_does(certs: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    ends = now + datetime.timedelta(seconds=4)
+    save(certs, user=issue(authority(), "user", role=Role.USER, key=key("user"), not_after=ends))
+    with serve(certs) as server, server.connect() as admin, server.connect("user") as user:
+        job = admin.start(["sleep", "600"])
+        with pytest.raises(RequestError, match="has expired: have a new one issued") as caught:
+            user.wait(job.id)
+        assert caught.value.code is ErrorCode.EXPIRED
+        late = datetime.datetime.now(datetime.UTC) - ends
+        assert datetime.timedelta() <= late < datetime.timedelta(seconds=3)
+        with pytest.raises(TlsError, match=r"user\.crt, or the authority that signed it, has expired"):
+            server.connect("user")
+        admin.stop(job.id)
+
+
+def test_what_ended_keeps_a_server_from_starting(certs: Path) -> None:
+    long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    server = issue(
+        authority(), "server", purpose="server", san=["localhost"], key=key("server"), not_before=long_ago
+    )
+    save(certs, server=server)
+    refused = Program(bare())("serve", "--listen", "127.0.0.1:0", "--certs", str(certs))
+    assert refused.code == Exit.TLS
+    assert f"{certs}/server.crt ended on 2020-12-31: renew it with" in refused.sentence
