@@ -99,7 +99,7 @@ def _validity(shown: Shown) -> str:
     if shown.ends is None or shown.days_left is None:
         return f"{begins} on"
     span = f"{begins} to {shown.ends:%Y-%m-%d}"
-    if shown.days_left < 0:
+    if shown.state == "ended":
         return f"{span}: ENDED"
     if shown.state == "early":
         return f"{span}: not yet"
@@ -121,7 +121,7 @@ def _certificate(
     if authorities and authority is None:
         notes.append("no authority in the ca.crt beside it has signed it.")
     state = "ended" if ends <= now else "early" if now < begins else "good"
-    if authority is not None:
+    if authority is not None and state != "ended":
         known = next((it for it in lists if it.authority == authority_id(authority)), None)
         if known and certificate.serial_number in known.revoked:
             state = "revoked"
