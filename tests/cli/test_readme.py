@@ -175,6 +175,37 @@ def test_the_openssl_recipe(place: Place, tmp_path: Path) -> None:
         assert Program(running.environment("user", "wss://"))("list").code == Exit.OK
 
 
+def test_the_rotation_of_an_authority(place: Place, tmp_path: Path) -> None:
+    """With a server that runs all the while, and a stream through all of it but the end."""
+    home = Place(tmp_path, place.environment | {"WORKER_SERVICE_CERTS": ""})
+    home.type("worker-service certs init --dir old --san localhost,127.0.0.1")
+    for name in ("ada", "eve"):
+        home.type(f"worker-service certs issue {name} --role user --dir old")
+    home.type("mkdir server ada eve")
+    for name, files in (("server", "server"), ("ada", "ada"), ("eve", "eve"), ("server", "admin")):
+        home.type(f"cp old/ca.crt old/{files}.crt old/{files}.key {name}/")
+    steps = re.split(r"(?m)^# \d\. ", labelled("rotation"))[1:]
+    with serve(tmp_path / "server") as running:
+        admin, ada, eve = (
+            Program(running.environment(name) | {"WORKER_SERVICE_CERTS": str(tmp_path / folder)})
+            for name, folder in (("admin", "server"), ("ada", "ada"), ("eve", "eve"))
+        )
+        job = admin.start("--", "sh", "-c", "echo ready; sleep 600")
+        with eve.begin("stream", job) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == b"ready\n"
+            for reloads, step in enumerate(steps):  # each but the first changes what the server has
+                assert following.poll() is None
+                home.type(f"set -e\n# {step}")
+                if reloads:
+                    running.logged("certificates were reloaded", reloads)
+                assert ada("list").code == Exit.OK
+            _, err = following.communicate(timeout=PATIENCE)
+        assert following.returncode == Exit.TLS
+        assert b"is not signed by an authority that this server trusts: have a new one issued." in err
+        assert "does not trust the authority that signed eve.crt" in eve("list").sentence
+
+
 def table(heading: str) -> dict[str, str]:
     """The first table below a heading: its first column, and the rest of each row."""
     below = README.partition(f"# {heading}\n")[2]
@@ -199,6 +230,7 @@ def test_every_flag_is_there() -> None:
     flags |= {"--interval", "--once", "--patience", "--offset", "--tail", "--tail-bytes", "--since"}
     flags |= {"--no-follow", "--stdout", "--stderr", "--output-memory", "--job-memory", "--spill-dir"}
     flags |= {"--spill-limit", "--overflow", "--retain", "--stall-timeout"}
+    flags |= {"--role", "--days", "--serial", "--new-key", "--name", "--p12"}
     assert [flag for flag in sorted(flags) if not re.search(rf"[`\[ ]{flag}\b", README)] == []
 
 
