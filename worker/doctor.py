@@ -67,7 +67,7 @@ def doctor(
     """
     try:
         with open_hierarchies(cgroup_parent) as hierarchies:
-            findings = [*examine(hierarchies), *_certificates(certs or default_directory())]
+            findings = [*examine(hierarchies), *certificates(certs or default_directory())]
     except CgroupError as error:
         sys.stderr.write(f"worker-service: {error}\n")
         return 7
@@ -147,7 +147,8 @@ def _pressure(hierarchies: Hierarchies) -> Finding:
     return Finding(name, False, detail, needed=False)
 
 
-def _certificates(directory: Path) -> list[Finding]:
+def certificates(directory: Path) -> list[Finding]:
+    """Look at what a server would find in a directory: what ends soon, or has ended."""
     from certs.trusted import read_terms
 
     from .trust import WARN_BEFORE
@@ -161,7 +162,7 @@ def _certificates(directory: Path) -> list[Finding]:
     try:
         terms = read_terms(directory)
     except CertsError as error:
-        return [Finding(name, False, str(error)[:1].upper() + str(error)[1:], needed=False)]
+        return [Finding(name, False, str(error)[:1].upper() + str(error)[1:])]
     now = datetime.datetime.now(datetime.UTC)
     due = [term for term in terms if term.ends - now < WARN_BEFORE]
     if not due:
