@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import pytest
 
-from certs.roles import DEFAULT_ARC
+from certs.authority import issue
+from certs.roles import DEFAULT_ARC, Role
 from client.cli.commands import app
 from client.cli.exits import Exit
 from client.cli.words import VALUED
 from tests.cli.program import ROOT, Program, bare
 from tests.harness import PATIENCE, serve
+from tests.tlshelp import authority, key, make_directory, save
 from wire.jobs import CauseKind, Status, Usage
 from wire.limits import Limits
 from worker.methods import DEFAULT_PATH, INHERITED, METHODS
@@ -178,9 +180,9 @@ def test_the_openssl_recipe(place: Place, tmp_path: Path) -> None:
 def test_the_rotation_of_an_authority(place: Place, tmp_path: Path) -> None:
     """With a server that runs all the while, and a stream through all of it but the end."""
     home = Place(tmp_path, place.environment | {"WORKER_SERVICE_CERTS": ""})
-    home.type("worker-service certs init --dir old --san localhost,127.0.0.1")
+    old = make_directory(tmp_path / "old")
     for name in ("ada", "eve"):
-        home.type(f"worker-service certs issue {name} --role user --dir old")
+        save(old, **{name: issue(authority(), name, role=Role.USER, key=key(name))})
     home.type("mkdir server ada eve")
     for name, files in (("server", "server"), ("ada", "ada"), ("eve", "eve"), ("server", "admin")):
         home.type(f"cp old/ca.crt old/{files}.crt old/{files}.key {name}/")
