@@ -15,7 +15,7 @@ from client.blocking import Client
 from client.cli.exits import Exit
 from client.errors import TlsError
 from tests.cli.program import Program, bare
-from tests.e2e.test_server import openssl, raw
+from tests.e2e.test_server import frame, openssl, raw, read_frame
 from tests.harness import Server, serve
 from tests.tlshelp import authority, key, make_directory, save
 from wire.errors import ErrorCode, RequestError
@@ -135,6 +135,21 @@ def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(certs: Pa
             == f"{server.address} says that user.crt has been revoked: have a new one issued."
         )
         assert admin.query(job.id).exit_code is None  # jobs are not touched
+
+
+def test_a_client_that_talks_on_gets_its_reason_too(certs: Path) -> None:
+    """A close with bytes unread would be a reset, and take the reason with it."""
+    with serve(certs) as server, raw(server) as sock:
+        assert read_frame(sock)["type"] == "hello"
+        revoke(certs, ["admin"])
+        server.process.send_signal(signal.SIGHUP)
+        server.logged("a connection was ended")
+        for _ in range(100):
+            sock.sendall(frame({"type": "ping", "nonce": 1}) * 100)
+        last = read_frame(sock)
+        assert (last["type"], last["id"], last["code"]) == ("error", 0, "revoked")
+        with pytest.raises(EOFError):
+            read_frame(sock)
 
 
 def test_a_stream_ends_when_its_certificate_does(certs: Path) -> None:

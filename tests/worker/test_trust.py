@@ -15,7 +15,7 @@ from certs.authority import Credential, issue
 from certs.errors import CertsError
 from certs.revoke import revoke
 from certs.roles import Role
-from certs.trusted import FILES
+from certs.trusted import FILES, TrustedSet
 from tests.tlshelp import authority, der, key, make_directory, save
 from tests.worker.common import KeptLog
 from wire.errors import ErrorCode, RequestError
@@ -257,30 +257,49 @@ async def test_a_list_that_is_gone_or_older_is_not_taken(certs: Path, trust: Tru
         trust.admit(stored(certs, "admin"))
 
 
-async def test_files_that_go_on_changing_are_not_read(
+async def test_files_that_go_on_changing_are_not_read(certs: Path, clock: Clock, heard: HeardLog) -> None:
+    """What is half written at each look is not looked into, so nobody is told of it."""
+
+    class Watched(Trust):
+        looks = 0
+
+        def _end_bearers(self) -> None:  # the last thing that it does at each look
+            super()._end_bearers()
+            self.looks += 1
+            if self.looks < 10:
+                (certs / "server.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\n" + b"A" * self.looks)
+            elif self.looks == 10:
+                put_back(certs, good)
+
+    good = read_all(certs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Watched(certs, heard).run)
+        await heard.wait(TAKEN)
+        nursery.cancel_scope.cancel()
+    assert KEPT not in heard.messages
+
+
+async def test_what_changed_while_it_was_read_is_read_again(
     certs: Path, trust: Trust, heard: HeardLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is half written is not looked at, so nobody is told of it."""
-    looks = 0
-    real = trust_module.stamp
-    done = trio.Event()
+    good, before, reads = read_all(certs), trust.context, 0
+    read = TrustedSet.read
 
-    def changing(directory: Path) -> trust_module.Stamp:
-        nonlocal looks
-        looks += 1
-        if looks < 20:
-            (certs / "server.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\n" + b"A" * looks)
-        elif looks == 20:
-            renewed = issue(authority(), "s", purpose="server", san=["localhost"], key=key("server"))
-            save(certs, server=renewed)
-            done.set()
-        return real(directory)
+    def interrupted(directory: Path, now: datetime.datetime) -> TrustedSet:
+        nonlocal reads
+        reads += 1
+        try:
+            return read(directory, now)
+        finally:
+            if reads == 1:
+                put_back(certs, good)
 
-    monkeypatch.setattr(trust_module, "stamp", changing)
-    with trio.fail_after(10):
-        await done.wait()
+    monkeypatch.setattr(TrustedSet, "read", interrupted)
+    cut_short(certs)
     await heard.wait(TAKEN)
     assert KEPT not in heard.messages
+    assert reads == 2
+    assert trust.context is not before
 
 
 async def test_a_reload_that_is_asked_for_is_done_at_once(
