@@ -137,6 +137,20 @@ def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(certs: Pa
         assert admin.query(job.id).exit_code is None  # jobs are not touched
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_where_one_of_two_authorities_has_no_list_the_server_looks_itself(certs: Path, scheme: str) -> None:
+    """OpenSSL would want a list of each. The client is refused in place of the hello, in a sentence too."""
+    revoke(certs, ["user"])
+    both = authority().certificate_pem() + authority("next").certificate_pem()
+    (certs / "ca.crt").write_bytes(both)
+    with serve(certs) as server:
+        refused = Program(server.environment("user", scheme))("list")
+        assert refused.code == Exit.TLS
+        assert refused.sentence.startswith("The certificate of user (serial ")
+        assert refused.sentence.endswith(") has been revoked: have a new one issued.")
+        assert Program(server.environment("admin", scheme))("list").code == Exit.OK
+
+
 def test_a_client_that_talks_on_gets_its_reason_too(certs: Path) -> None:
     """A close with bytes unread would be a reset, and take the reason with it."""
     with serve(certs) as server, raw(server) as sock:
