@@ -5,11 +5,15 @@ from pathlib import Path
 
 from cyclopts import App
 
-from certs.flags import Directory, Flag, Hosts, RoleName, folder, hosts, own_names, say
+from certs.flags import Arc, Days, Directory, Flag, Hosts, RoleName, folder, hosts, own_names, say
 
 app = App(name="certs", help="Make certificates, and keep them good: issue, sign, renew, revoke, show.")
-for _name in ("renew", "revoke", "show", "export"):
-    app.command(f"certs.keeping:{_name}", name=_name)
+app.command("certs.keeping:renew", name="renew", help="Replace a certificate by one that is good for longer.")
+app.command("certs.keeping:revoke", name="revoke", help="Write the next list of revoked certificates.")
+app.command(
+    "certs.keeping:show", name="show", help="Say whose certificates these are, and how long they are good."
+)
+app.command("certs.keeping:export", name="export", help="Put one with its key into one file, for browsers.")
 
 
 @app.command
@@ -18,19 +22,14 @@ def init(
     directory: Directory = None,
     san: Hosts = None,
     force: Flag = False,
-    arc: str | None = None,
+    arc: Arc = None,
 ) -> None:
     """Make an authority, and certificates for a server, an Admin and a User.
 
     Parameters
     ----------
-    san:
-        A host name or IP address of the server, or several with commas; repeatable [default: localhost,
-        127.0.0.1, ::1 and this machine's name].
     force:
         Replace files that exist; certificates of the old authority are then worth nothing.
-    arc:
-        The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     """
     from certs import authority, roles
 
@@ -49,11 +48,11 @@ def issue(
     /,
     *,
     role: RoleName,
-    days: int | None = None,
+    days: Days = None,
     san: Hosts = None,
     directory: Directory = None,
     force: Flag = False,
-    arc: str | None = None,
+    arc: Arc = None,
 ) -> None:
     """Make a key and a certificate, as NAME.key and NAME.crt beside the authority's.
 
@@ -61,16 +60,8 @@ def issue(
     ----------
     name:
         Whose certificate; for a client, what the server calls it in its log and in jobs.
-    role:
-        What it is for: a client that is Admin or User, or a server.
-    days:
-        How long it is good [default: 45 for a client, 365 for a server].
-    san:
-        With --role server, its host names and IP addresses, as in `certs init`.
     force:
         Replace files that exist. The old certificate stays good until it ends or is revoked.
-    arc:
-        The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     """
     from certs import lifecycle, roles
 
@@ -110,11 +101,11 @@ def sign(
     *,
     role: RoleName,
     name: str | None = None,
-    days: int | None = None,
+    days: Days = None,
     san: Hosts = None,
     directory: Directory = None,
     force: Flag = False,
-    arc: str | None = None,
+    arc: Arc = None,
 ) -> None:
     """Make a certificate from a request, so that the key never travels: NAME.crt beside the authority's.
 
@@ -123,18 +114,10 @@ def sign(
     request:
         The request, a file with PKCS #10 in PEM. Its key and its common name are taken, and nothing else
         that it asks for, but for a server's host names where --san gives none.
-    role:
-        What it is for: a client that is Admin or User, or a server.
     name:
         The common name, instead of the request's.
-    days:
-        How long it is good [default: 45 for a client, 365 for a server].
-    san:
-        With --role server, its host names and IP addresses, as in `certs init`.
     force:
         Replace a file that exists.
-    arc:
-        The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     """
     from certs import lifecycle, roles
 

@@ -23,8 +23,26 @@ Directory = Annotated[
     ),
 ]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-Hosts = Annotated[list[str] | None, Parameter(negative="")]
-RoleName = Literal["admin", "user", "server"]
+Hosts = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--san",
+        negative="",
+        help="A host name or IP address of a server, or several with commas; repeatable [default for a key "
+        "made here: localhost, 127.0.0.1, ::1 and this machine's name].",
+    ),
+]
+Arc = Annotated[
+    str | None,
+    Parameter(help="The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1]."),
+]
+Days = Annotated[
+    int | None, Parameter(help="How long it is good [default: 45 for a client, 365 for a server].")
+]
+RoleName = Annotated[
+    Literal["admin", "user", "server"],
+    Parameter(help="What it is for: a client that is Admin or User, or a server."),
+]
 
 
 def folder(text: str | None) -> Path:

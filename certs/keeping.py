@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from certs.errors import CertsError
-from certs.flags import Directory, Flag, folder, say
+from certs.flags import Arc, Directory, Flag, folder, say
 
 
 def renew(
@@ -63,7 +63,7 @@ def show(
     *,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     directory: Directory = None,
-    arc: str | None = None,
+    arc: Arc = None,
 ) -> int:
     """Say whose certificates these are, what they are for, and how long they are good.
 
@@ -73,8 +73,6 @@ def show(
         A file with certificates or lists of revoked ones [default: all of the directory].
     json_:
         One JSON object a line instead.
-    arc:
-        The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     """
     import dataclasses
     import datetime

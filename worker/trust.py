@@ -126,18 +126,11 @@ class Trust:
     async def _reload(self) -> Stamp | None:
         """Take the files if they are good; return which were looked at, or None if they changed meanwhile."""
         found = stamp(self._directory)
-        problem: CertsError | None = None
-        try:
-            new = await trio.to_thread.run_sync(
-                TrustedSet.read, self._directory, _now(), abandon_on_cancel=True
-            )
-            new.check_follows(self._set)
-        except CertsError as error:
-            problem = error
+        new = await trio.to_thread.run_sync(_try_read, self._directory, self._set, abandon_on_cancel=True)
         if stamp(self._directory) != found:
             return None
-        if problem is not None:
-            self._log.error("certificates were not reloaded; the old ones stay", reason=str(problem))
+        if isinstance(new, CertsError):
+            self._log.error("certificates were not reloaded; the old ones stay", reason=str(new))
             return found
         self._set = new
         self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -195,6 +188,15 @@ def _stamp_of(path: Path) -> tuple[int, int, int, int] | None:
     except OSError:
         return (0, 0, 0, 0) if os.path.lexists(path) else None  # there, but of no use
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
+def _try_read(directory: Path, old: TrustedSet) -> TrustedSet | CertsError:
+    try:
+        new = TrustedSet.read(directory, _now())
+        new.check_follows(old)
+    except CertsError as error:
+        return error
+    return new
 
 
 def _now() -> datetime.datetime:

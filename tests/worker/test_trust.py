@@ -40,6 +40,7 @@ class HeardLog(KeptLog):
 
     async def wait(self, message: str, count: int = 1) -> dict[str, Any]:
         """Wait for the count-th line with this message."""
+        await trio.lowlevel.checkpoint()
         with trio.fail_after(10):
             while self.messages.count(message) < count:
                 await self._more.park()
@@ -237,7 +238,7 @@ async def test_a_bad_file_changes_nothing_and_is_told_once(
     assert end.calls == []
 
 
-async def test_a_bad_directory_keeps_a_server_from_starting(certs: Path, heard: HeardLog) -> None:
+def test_a_bad_directory_keeps_a_server_from_starting(certs: Path, heard: HeardLog) -> None:
     ended_server(certs)
     with pytest.raises(CertsError, match=r"server\.crt ended on 20.*renew it with"):
         Trust(certs, heard)
