@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,26 +12,15 @@ from typing import Final, Literal
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from certs import pem
 from certs.errors import CertsError
 from certs.files import check_free, install
 from certs.names import alternative_names
 from certs.roles import DEFAULT_ARC, Role, role_extension
+from certs.signing import CA_LIFETIME, Authority, begin, certify, key_usage, start_builder, subject_of
 
 KEY_BITS: Final = 4096
-CA_LIFETIME: Final = datetime.timedelta(days=365)
-SERVER_LIFETIME: Final = datetime.timedelta(days=365)
-CLIENT_LIFETIME: Final = datetime.timedelta(days=45)
-
-# A certificate starts this long before it is made, so a peer whose clock is a little slow accepts it at once.
-# Its lifetime is counted from there.
-CLOCK_SKEW: Final = datetime.timedelta(minutes=5)
-
-_PURPOSES: Final = {
-    "server": (ExtendedKeyUsageOID.SERVER_AUTH, SERVER_LIFETIME),
-    "client": (ExtendedKeyUsageOID.CLIENT_AUTH, CLIENT_LIFETIME),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +34,7 @@ class Credential:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self) -> bytes:
-        return self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        return key_pem(self.key)
 
 
 def init(
@@ -85,7 +73,7 @@ def init(
         check_free(directory, files)
 
     ca_key, server_key, admin_key, user_key = _generate_keys(len(names), key_bits)
-    start = _now() - CLOCK_SKEW
+    start = begin()
     ca = make_ca(key=ca_key, not_before=start)
     client = functools.partial(issue, ca, arc=arc, not_before=start)
     made = (
@@ -116,13 +104,13 @@ def make_ca(
         not_before: default CLOCK_SKEW ago. Both times are aware, and kept to the second.
         not_after: default ``not_before`` + CA_LIFETIME.
     """
-    key = key or _generate_key(key_bits)
-    subject = _subject(name)
+    key = key or generate_key(key_bits)
+    subject = subject_of(name)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    builder = _builder(subject, subject, key, not_before, not_after, CA_LIFETIME)
+    builder = start_builder(subject, subject, key.public_key(), not_before, not_after, CA_LIFETIME)
     for extension, critical in (
         (x509.BasicConstraints(ca=True, path_length=0), True),
-        (_key_usage(key_cert_sign=True, crl_sign=True), True),
+        (key_usage(key_cert_sign=True, crl_sign=True), True),
         (identifier, False),
         (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), False),
     ):
@@ -144,93 +132,65 @@ def issue(
     not_before: datetime.datetime | None = None,
     not_after: datetime.datetime | None = None,
 ) -> Credential:
-    """A leaf certificate signed by ``ca``.
+    """A leaf certificate signed by ``ca``, and its key: made, with ``key_bits`` bits, if none is given.
+
+    The other arguments, and what it raises, are those of `certify`.
+    """
+    key = key or generate_key(key_bits)
+    certificate = certify(
+        Authority(ca.certificate, ca.key),
+        name,
+        key.public_key(),
+        purpose=purpose,
+        san=san,
+        role=role,
+        arc=arc,
+        extensions=extensions,
+        not_before=not_before,
+        not_after=not_after,
+    )
+    return Credential(certificate, key)
+
+
+def open_authority(directory: Path, *, ended: bool = False) -> Authority:
+    """The authority of a directory: ca.key, and the certificate in ca.crt that is its own.
 
     Args:
-        name: its common name.
-        purpose: its one extended key usage.
-        san: host names and IP addresses it is good for.
-        role: the role of its bearer, as an extension below ``arc``.
-        extensions: further ones, not critical, as dotted OID and DER.
-        key: its key; made, with ``key_bits`` bits, if none is given.
-        not_before: default CLOCK_SKEW ago. Both times are aware, and kept to the second.
-        not_after: default ``not_before`` + SERVER_LIFETIME or CLIENT_LIFETIME.
+        directory: where they are.
+        ended: whether it may have ended.
 
     Raises:
-        CertsError: a name in ``san``, or ``arc``, is malformed.
+        CertsError: it cannot be used.
     """
-    key = key or _generate_key(key_bits)
-    usage, lifetime = _PURPOSES[purpose]
-    issuer = ca.certificate.subject
-    issuer_identifier = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    builder = _builder(_subject(name), issuer, key, not_before, not_after, lifetime)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    # TLS 1.3 uses a certificate's key to sign and for nothing else.
-    builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
-    plain: list[x509.ExtensionType] = [
-        x509.ExtendedKeyUsage([usage]),
-        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
-        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_identifier),
-    ]
-    if san:
-        plain.append(x509.SubjectAlternativeName(alternative_names(san)))
-    if role is not None:
-        plain.append(role_extension(role, arc))
-    plain += [x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), der) for oid, der in extensions]
-    for extension in plain:
-        builder = builder.add_extension(extension, critical=False)
-    return Credential(builder.sign(ca.key, hashes.SHA256()), key)
+    path = directory / "ca.key"
+    if not os.path.lexists(path):
+        raise CertsError(
+            f"there is no {path}: do this where the authority's key is, or name its directory with --dir."
+        )
+    key = pem.key(pem.read(path), path)
+    path = directory / "ca.crt"
+    for certificate in pem.certificates(pem.read(path), path):
+        if certificate.public_key() == key.public_key():
+            if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC) and not ended:
+                day = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+                raise CertsError(f"{path} ended on {day}: renew it with `worker-service certs renew ca`.")
+            return Authority(certificate, key)
+    raise CertsError(f"{directory / 'ca.key'} is not the key of {path}: put the right one there.")
 
 
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: rsa.RSAPrivateKey,
-    not_before: datetime.datetime | None,
-    not_after: datetime.datetime | None,
-    lifetime: datetime.timedelta,
-) -> x509.CertificateBuilder:
-    start = not_before or _now() - CLOCK_SKEW
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(not_after or start + lifetime)
-    )
-
-
-def _subject(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _key_usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _generate_key(bits: int) -> rsa.RSAPrivateKey:
+def generate_key(bits: int = KEY_BITS) -> rsa.RSAPrivateKey:
+    """A new key; with the default size it takes about a second."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def key_pem(key: rsa.RSAPrivateKey) -> bytes:
+    """A key as it goes into a file."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _generate_keys(count: int, bits: int) -> list[rsa.RSAPrivateKey]:
     # The search for primes runs without the GIL, so threads do share it out over the processors.
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(_generate_key, [bits] * count))
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        return list(pool.map(generate_key, [bits] * count))

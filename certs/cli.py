@@ -1,59 +1,135 @@
 """Owns the `certs` commands of the command line; mounting them imports no cryptography."""
 
-import socket
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from certs.contexts import default_directory
-from certs.errors import CertsError
+from certs.flags import Arc, Days, Directory, Flag, Hosts, RoleName, folder, hosts, own_names, say
 
-app = App(name="certs", help="Make the certificates of a server and its clients.")
+app = App(name="certs", help="Make certificates, and keep them good: issue, sign, renew, revoke, show.")
+app.command("certs.keeping:renew", name="renew", help="Replace a certificate by one that is good for longer.")
+app.command("certs.keeping:revoke", name="revoke", help="Write the next list of revoked certificates.")
+app.command(
+    "certs.keeping:show", name="show", help="Say whose certificates these are, and how long they are good."
+)
+app.command("certs.keeping:export", name="export", help="Put one with its key into one file, for browsers.")
 
 
 @app.command
 def init(
     *,
-    directory: Annotated[str | None, Parameter(name="--dir", env_var="WORKER_SERVICE_CERTS")] = None,
-    san: Annotated[list[str] | None, Parameter(negative="")] = None,
-    force: Annotated[bool, Parameter(negative="")] = False,
-    arc: str | None = None,
+    directory: Directory = None,
+    san: Hosts = None,
+    force: Flag = False,
+    arc: Arc = None,
 ) -> None:
     """Make an authority, and certificates for a server, an Admin and a User.
 
     Parameters
     ----------
-    directory:
-        Where the files go [default: worker-service/certs in ~/.config or $XDG_CONFIG_HOME].
-    san:
-        A host name or IP address of the server, or several with commas; repeatable [default: localhost,
-        127.0.0.1, ::1 and this machine's name].
     force:
         Replace files that exist; certificates of the old authority are then worth nothing.
-    arc:
-        The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     """
     from certs import authority, roles
 
-    names = [name.strip() for item in san for name in item.split(",")] if san else _own_names()
     made = authority.init(
-        Path(directory) if directory else default_directory(),  # set but empty is as good as not set
-        san=names,
+        folder(directory),
+        san=hosts(san) or own_names(),
         force=force,
         arc=roles.DEFAULT_ARC if arc is None else arc,
     )
     sys.stdout.writelines(f"{path}\n" for path in made)
 
 
-def _own_names() -> list[str]:
-    from certs.names import alternative_names
+@app.command
+def issue(
+    name: str,
+    /,
+    *,
+    role: RoleName,
+    days: Days = None,
+    san: Hosts = None,
+    directory: Directory = None,
+    force: Flag = False,
+    arc: Arc = None,
+) -> None:
+    """Make a key and a certificate, as NAME.key and NAME.crt beside the authority's.
 
-    names = ["localhost", "127.0.0.1", "::1"]
-    hostname = socket.gethostname()
-    try:
-        alternative_names([hostname])
-    except CertsError:  # the kernel takes any text for a host name
-        return names
-    return [*names, hostname]
+    Parameters
+    ----------
+    name:
+        Whose certificate; for a client, what the server calls it in its log and in jobs.
+    force:
+        Replace files that exist. The old certificate stays good until it ends or is revoked.
+    """
+    from certs import lifecycle, roles
+
+    say(
+        lifecycle.issue(
+            folder(directory),
+            name,
+            role,
+            san=hosts(san) or (own_names() if role == "server" else []),
+            days=days,
+            force=force,
+            arc=roles.DEFAULT_ARC if arc is None else arc,
+        )
+    )
+
+
+@app.command
+def request(name: str, /, *, directory: Directory = None, force: Flag = False) -> None:
+    """Make a key and a request, as NAME.key and NAME.csr, for `certs sign` where the authority is.
+
+    Parameters
+    ----------
+    name:
+        Whose certificate it shall be.
+    force:
+        Replace files that exist.
+    """
+    from certs import lifecycle
+
+    sys.stdout.write(f"{lifecycle.request(folder(directory), name, force=force)}\n")
+
+
+@app.command
+def sign(
+    request: str,
+    /,
+    *,
+    role: RoleName,
+    name: str | None = None,
+    days: Days = None,
+    san: Hosts = None,
+    directory: Directory = None,
+    force: Flag = False,
+    arc: Arc = None,
+) -> None:
+    """Make a certificate from a request, so that the key never travels: NAME.crt beside the authority's.
+
+    Parameters
+    ----------
+    request:
+        The request, a file with PKCS #10 in PEM. Its key and its common name are taken, and nothing else
+        that it asks for, but for a server's host names where --san gives none.
+    name:
+        The common name, instead of the request's.
+    force:
+        Replace a file that exists.
+    """
+    from certs import lifecycle, roles
+
+    say(
+        lifecycle.sign(
+            folder(directory),
+            Path(request),
+            role,
+            name=name,
+            san=hosts(san),
+            days=days,
+            force=force,
+            arc=roles.DEFAULT_ARC if arc is None else arc,
+        )
+    )

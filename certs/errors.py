@@ -7,3 +7,7 @@ class CertsError(Exception):
 
 class ContextError(CertsError):
     """A TLS context could not be made of the files in a directory."""
+
+
+class ArgumentsError(CertsError):
+    """A command was asked for what makes no sense, whatever is on the disk."""

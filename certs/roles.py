@@ -81,8 +81,8 @@ def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
     try:
         certificate = x509.load_der_x509_certificate(der)
         encoded = {extension.oid: extension.value.public_bytes() for extension in certificate.extensions}
-        name = _name(certificate.subject)
-        serial = certificate.serial_number.to_bytes(20, "big").lstrip(b"\0").hex().upper() or "00"
+        name = name_of(certificate.subject)
+        serial = serial_text(certificate.serial_number)
     except x509.DuplicateExtension as error:
         raise RoleError(
             f"the certificate holds extension {error.oid.dotted_string} more than once: ask for a new one."
@@ -91,6 +91,11 @@ def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
         # The parser's errors are of many kinds, and whatever it makes of hostile bytes, the answer is no.
         raise RoleError("the certificate cannot be read: ask for a new one.") from error
     return Identity(name, serial, _only_role(encoded, roles))
+
+
+def serial_text(serial: int) -> str:
+    """A serial number as ``openssl x509 -serial`` prints it."""
+    return serial.to_bytes(20, "big").lstrip(b"\0").hex().upper() or "00"
 
 
 def _only_role(encoded: dict[x509.ObjectIdentifier, bytes], roles: dict[x509.ObjectIdentifier, Role]) -> Role:
@@ -123,7 +128,8 @@ def _list(oids: Iterable[x509.ObjectIdentifier]) -> str:
     return ", ".join(sorted(oid.dotted_string for oid in oids))
 
 
-def _name(subject: x509.Name) -> str:
+def name_of(subject: x509.Name) -> str:
+    """The common name, made printable; the whole subject where there is none."""
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     # The last common name is the most specific (RFC 6125, section 6.4.4).
     text = str(names[-1].value) if names else subject.rfc4514_string()

@@ -9,6 +9,8 @@ class ErrorCode(enum.StrEnum):
     BAD_REQUEST = "bad_request"
     UNKNOWN_METHOD = "unknown_method"
     DENIED = "denied"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
     NOT_FOUND = "not_found"
     AMBIGUOUS = "ambiguous"
     NO_SUCH_PROGRAM = "no_such_program"

@@ -1,7 +1,9 @@
 """Owns the `doctor` command: what this host can enforce, tried for real, and the remedy for the rest."""
 
 import dataclasses
+import datetime
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from certs.contexts import default_directory
+from certs.errors import CertsError
 from wire.limits import Limits
 
 from .ceilings import CONTROLLER_OF, LimitRefusedError, apply, check_enforceable
@@ -44,22 +48,26 @@ class Finding:
 def doctor(
     *,
     cgroup_parent: str | None = None,
+    certs: Annotated[Path | None, Parameter(env_var="WORKER_SERVICE_CERTS")] = None,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
 ) -> int:
     """Try every limit on a cgroup without processes, and say what a server started here could enforce.
 
-    Run it as the server runs: as the same user, in the same unit. Exits with 1 if a ceiling would be refused.
+    Run it as the server runs: as the same user, in the same unit. Exits with 1 if a ceiling would be refused,
+    or a certificate has ended.
 
     Parameters
     ----------
     cgroup_parent:
         What `serve` would be given.
+    certs:
+        Likewise; their ends are told from 14 days before.
     json_:
         One JSON object a line instead.
     """
     try:
         with open_hierarchies(cgroup_parent) as hierarchies:
-            findings = examine(hierarchies)
+            findings = [*examine(hierarchies), *certificates(certs or default_directory())]
     except CgroupError as error:
         sys.stderr.write(f"worker-service: {error}\n")
         return 7
@@ -137,3 +145,37 @@ def _pressure(hierarchies: Hierarchies) -> Finding:
         return Finding(name, True, "Pressure information shows them.", needed=False)
     detail = "No pressure information: one may go on for minutes; boot with psi=1, and mount cgroup v2."
     return Finding(name, False, detail, needed=False)
+
+
+def certificates(directory: Path) -> list[Finding]:
+    """Look at what a server would find in a directory: what ends soon, or has ended."""
+    from certs.trusted import read_terms
+
+    from .trust import WARN_BEFORE
+
+    name = "certificates"
+    if not os.path.lexists(directory / "ca.crt"):
+        detail = (
+            f"None in {directory}: run `worker-service certs init`, or name their directory with --certs."
+        )
+        return [Finding(name, False, detail, needed=False)]
+    try:
+        terms = read_terms(directory)
+    except CertsError as error:
+        return [Finding(name, False, str(error)[:1].upper() + str(error)[1:])]
+    now = datetime.datetime.now(datetime.UTC)
+    due = [term for term in terms if term.ends - now < WARN_BEFORE]
+    if not due:
+        first = min(terms, key=lambda term: term.ends)
+        detail = f"The first to end in {directory} is {first.file}, on {first.ends:%Y-%m-%d}."
+        return [Finding(name, True, detail)]
+    return [
+        Finding(
+            name,
+            False,
+            f"{term.what[:1].upper()}{term.what[1:]} in {directory / term.file} "
+            f"{'ends' if term.ends > now else 'ended'} on {term.ends:%Y-%m-%d}: {term.remedy}.",
+            needed=term.ends <= now,
+        )
+        for term in due
+    ]

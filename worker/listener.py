@@ -9,14 +9,16 @@ from typing import TypeAlias
 
 import trio
 
-from certs.contexts import ALPN_NATIVE, AlertingContext
+from certs.contexts import ALPN_NATIVE
 from certs.roles import Identity, RoleError, identity_of
+from certs.trusted import Bearer
 from wire.errors import ErrorCode, RequestError
 from wire.trio_stream import ByteStream
 
 from .gate import Gate, Visit
 from .log import Log
 from .session import refuse
+from .trust import Trust
 from .turns import Turns
 from .websocket import ServerWebSocket
 
@@ -41,7 +43,7 @@ KEEPALIVE = (
 _ACKED_AT = 120
 
 #: What serves a client whose transport is ready.
-Serve: TypeAlias = Callable[[ByteStream, Identity], Awaitable[None]]
+Serve: TypeAlias = Callable[[ByteStream, Identity, Bearer], Awaitable[None]]
 
 
 def acknowledged_bytes(tcp: trio.SocketStream) -> int:
@@ -56,7 +58,7 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
 async def serve_peer(
     tcp: trio.SocketStream,
     visit: Visit,
-    context: AlertingContext,
+    trust: Trust,
     arc: str,
     log: Log,
     gate: Gate,
@@ -69,16 +71,17 @@ async def serve_peer(
     Args:
         tcp: the accepted connection.
         visit: the gate's view of it.
-        context: the server's side of TLS.
+        trust: the certificates in force.
         arc: the OID below which roles are numbered.
         log: the server's log.
         gate: counts connections, and bounds the time up to the hello.
-        serve: called with the transport and the client's identity once both are known.
+        serve: called with the transport, the client's identity and what its certificate is worth once all are
+            known; it must begin to hold the connection before it awaits anything.
     """
     peer = _address(tcp)
     try:
         with gate.attend(visit):
-            await _serve_visit(tcp, visit, context, arc, peer, log, gate, serve)
+            await _serve_visit(tcp, visit, trust, arc, peer, log, gate, serve)
         if visit.late:
             log.warning("a peer made no usable handshake", peer=peer)
     except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
@@ -123,7 +126,7 @@ class _Sips(trio.abc.Stream):
 async def _serve_visit(
     tcp: trio.SocketStream,
     visit: Visit,
-    context: AlertingContext,
+    trust: Trust,
     arc: str,
     peer: str,
     log: Log,
@@ -136,10 +139,11 @@ async def _serve_visit(
     for level, option, value in KEEPALIVE:
         tcp.setsockopt(level, option, value)
     sips = _Sips(tcp, gate.turns, visit.source)
+    context = trust.context
     tls = trio.SSLStream(sips, context, server_side=True)
     try:
         # `last_outgoing` in the same step, before another connection takes its place.
-        await _serve_tls(tcp, tls, visit, context.last_outgoing, arc, peer, log, gate, serve)
+        await _serve_tls(tcp, tls, visit, context.last_outgoing, trust, arc, peer, log, gate, serve)
     finally:
         # An SSLStream refers to itself; without this, its 100 KB would wait for the garbage collector.
         vars(tls).clear()
@@ -150,6 +154,7 @@ async def _serve_tls(
     tls: trio.SSLStream[_Sips],
     visit: Visit,
     outgoing: ssl.MemoryBIO | None,
+    trust: Trust,
     arc: str,
     peer: str,
     log: Log,
@@ -170,14 +175,17 @@ async def _serve_tls(
     async def serve_or_refuse(stream: ByteStream) -> None:
         try:
             identity = identity_of(certificate, arc)
+            bearer = trust.admit(certificate)
             gate.admit(visit, identity.name)
         except RoleError as error:
             log.warning("denied", peer=peer, reason=str(error))
             await _refuse(stream, ErrorCode.DENIED, _sentence(error))
         except RequestError as error:
+            if error.code is not ErrorCode.BUSY:  # of which the gate tells
+                log.warning("denied", peer=peer, reason=error.message)
             await _refuse(stream, error.code, error.message)
         else:
-            await serve(stream, identity)
+            await serve(stream, identity, bearer)
 
     if tls.selected_alpn_protocol() == ALPN_NATIVE:
         await serve_or_refuse(tls)

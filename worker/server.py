@@ -21,9 +21,8 @@ from pathlib import Path
 
 import trio
 
-from certs.contexts import server_context
-from certs.errors import ContextError
 from certs.roles import DEFAULT_ARC, Identity
+from certs.trusted import Bearer
 from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
@@ -37,6 +36,7 @@ from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
 from .spawner import Spawner
 from .store import Budget, OutputStore
+from .trust import Trust
 
 #: Longest wait for sessions to end once every job has, in seconds.
 SESSIONS_DEADLINE = 5.0
@@ -80,13 +80,13 @@ class Server:
         log: where it tells what happens.
 
     Raises:
-        ContextError: the certificates cannot be used.
+        CertsError: the certificates cannot be used.
     """
 
     def __init__(self, config: Config, log: Log) -> None:
         self._config = config
         self._log = log
-        self._context = server_context(config.certs)
+        self._trust = Trust(config.certs, log)
         self._name = f"worker-service/{version('worker-service')}"
         self._sessions: set[Session] = set()
         self._stop_asked = trio.Event()
@@ -125,6 +125,7 @@ class Server:
                 async with trio.open_nursery() as root:
                     spawner = Spawner(hierarchies, self._log, self._descriptors)
                     await root.start(spawner.run)
+                    root.start_soon(self._trust.run)
                     async with trio.open_nursery() as jobs:
                         registry = Registry(
                             jobs,
@@ -148,7 +149,7 @@ class Server:
         gate = Gate(self._bounds, self._log)
 
         async def handle(tcp: trio.SocketStream, visit: Visit) -> None:
-            async def serve(stream: ByteStream, identity: Identity) -> None:
+            async def serve(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
                 # A client that reads nothing closes its window, which the kernel takes for a vanished host.
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(30, stall) * 1000))
                 acknowledged = partial(acknowledged_bytes, tcp)
@@ -165,11 +166,12 @@ class Server:
                 )
                 self._sessions.add(session)
                 try:
-                    await session.run()
+                    with self._trust.hold(bearer, session.end):
+                        await session.run()
                 finally:
                     self._sessions.discard(session)
 
-            await serve_peer(tcp, visit, self._context, self._config.arc, self._log, gate, serve)
+            await serve_peer(tcp, visit, self._trust, self._config.arc, self._log, gate, serve)
 
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
@@ -190,17 +192,8 @@ class Server:
     async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._reload()
+                self._trust.reload()
             elif self._stop_asked.is_set():
                 await registry.stop_all(_SHUTDOWN, 0)  # asked twice: no more grace
             else:
                 self._stop_asked.set()
-
-    def _reload(self) -> None:
-        """Take new certificates for new connections; jobs and streams go on. A bad file changes nothing."""
-        try:
-            self._context = server_context(self._config.certs)
-        except ContextError as error:
-            self._log.error("certificates were not reloaded; the old ones stay", reason=str(error))
-        else:
-            self._log.info("certificates were reloaded", directory=str(self._config.certs))

@@ -142,6 +142,7 @@ class Session:
         self._reading = trio.CancelScope()
         self._ending = False  # no new requests are taken
         self._ended = False  # none are left, and the writer may end
+        self._last_word: Failure | None = None  # what the client was told when its connection was ended
 
     async def send(self, message: Message) -> None:
         """Queue a message for the writer, once there is room."""
@@ -164,6 +165,18 @@ class Session:
         if not self._calls:
             self._reading.cancel()
 
+    def end(self, code: ErrorCode, reason: str) -> None:
+        """End the session now, for a reason that the client is told; what waits to be sent is dropped."""
+        if self.connection.state is not State.OPEN:
+            return
+        self._ending = True
+        self._outgoing.clear()
+        self._outgoing_bytes = 0
+        self._last_word = Failure(0, code, reason)
+        # At once: a request under way may take its time to end, and the client is to know by then.
+        self._queue(self._last_word)
+        self._reading.cancel()
+
     async def run(self) -> None:
         """Serve the client until it leaves, is cut, breaks the protocol, or `finish` takes effect."""
         hello = Hello(
@@ -182,12 +195,12 @@ class Session:
                 async with trio.open_nursery() as calls:
                     last_word = await self._read(calls)
                     calls.cancel_scope.cancel()
-                if last_word is not None:
+                if last_word is not None and last_word is not self._last_word:
                     self._queue(last_word)
                 self._ended = True
                 self._filled.set()
                 nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE
-                if last_word is not None and last_word.code is ErrorCode.PROTOCOL:
+                if last_word is not None and last_word.code is not ErrorCode.SHUTTING_DOWN:
                     # A close with bytes unread would reset the connection, and take the last word with it.
                     while await self._stream.receive_some(SEND_BYTES):
                         pass
@@ -249,7 +262,7 @@ class Session:
                 )
                 return Failure(0, ErrorCode.PROTOCOL, str(error))
         if self._reading.cancelled_caught:
-            return Failure(0, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
+            return self._last_word or Failure(0, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
         return None
 
     async def _take(self, event: object, calls: trio.Nursery) -> None:  # noqa: ASYNC910  # receive_event's

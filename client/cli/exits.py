@@ -2,7 +2,7 @@
 
 import enum
 
-from certs.errors import CertsError
+from certs.errors import ArgumentsError, CertsError
 from wire.errors import ErrorCode, ProtocolError, RequestError
 from wire.jobs import JobStatus
 from wire.limits import LimitError
@@ -35,6 +35,8 @@ _OF_CODE = {
     ErrorCode.NOT_FOUND: Exit.NOT_FOUND,
     ErrorCode.AMBIGUOUS: Exit.NOT_FOUND,
     ErrorCode.DENIED: Exit.DENIED,
+    ErrorCode.REVOKED: Exit.TLS,
+    ErrorCode.EXPIRED: Exit.TLS,
     ErrorCode.NO_SUCH_PROGRAM: Exit.NO_SUCH_PROGRAM,
     ErrorCode.NOT_EXECUTABLE: Exit.NOT_EXECUTABLE,
     ErrorCode.BAD_DIRECTORY: Exit.FAILED,
@@ -63,7 +65,7 @@ def exit_code(error: Exception) -> Exit:
     match error:
         case RequestError():
             return _OF_CODE.get(error.code, Exit.SERVER)
-        case UsageError() | LimitError() | AddressError():
+        case UsageError() | LimitError() | AddressError() | ArgumentsError():
             return Exit.USAGE
         case OutputError():
             return Exit.FAILED

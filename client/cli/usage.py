@@ -1,5 +1,7 @@
 """Owns the sentence for each way in which cyclopts finds a command line at fault."""
 
+from typing import Literal, get_args, get_origin
+
 from cyclopts import App
 from cyclopts.exceptions import (
     CoercionError,
@@ -27,6 +29,9 @@ def sentence(error: CycloptsError) -> str:
             return f"{at} has no flag {flag}: {see}."
         case UnusedCliTokensError(unused_tokens=[word, *_]):
             return f"{word!r} is one word too many for {at}: {see}."
+        case MissingArgumentError(argument=argument, keyword=None) if chain.startswith("certs") and argument:
+            wanted = argument.name if argument.name.startswith("-") else f"a {argument.name}"
+            return f"{at} needs {wanted}: {see}."
         case MissingArgumentError(argument=argument, keyword=None) if argument is not None:
             return f"{at} needs a job's id; `worker-service list` shows those there are."
         case MissingArgumentError(keyword=keyword):
@@ -36,6 +41,8 @@ def sentence(error: CycloptsError) -> str:
         case CoercionError(token=token, target_type=kind) if token is not None and token.keyword:
             if kind is bool:
                 return f"{token.keyword} takes no value."
+            if get_origin(kind) is Literal:
+                return f"{token.keyword} {token.value!r} is none of {', '.join(get_args(kind))}."
             return f"{token.keyword} {token.value!r} is not a number."
         case _:
             return f"{' '.join(str(error).split())} {see[0].upper()}{see[1:]}."

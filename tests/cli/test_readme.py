@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import pytest
 
-from certs.roles import DEFAULT_ARC
+from certs.authority import issue
+from certs.roles import DEFAULT_ARC, Role
 from client.cli.commands import app
 from client.cli.exits import Exit
 from client.cli.words import VALUED
 from tests.cli.program import ROOT, Program, bare
 from tests.harness import PATIENCE, serve
+from tests.tlshelp import authority, key, make_directory, save
 from wire.jobs import CauseKind, Status, Usage
 from wire.limits import Limits
 from worker.methods import DEFAULT_PATH, INHERITED, METHODS
@@ -175,6 +177,37 @@ def test_the_openssl_recipe(place: Place, tmp_path: Path) -> None:
         assert Program(running.environment("user", "wss://"))("list").code == Exit.OK
 
 
+def test_the_rotation_of_an_authority(place: Place, tmp_path: Path) -> None:
+    """With a server that runs all the while, and a stream through all of it but the end."""
+    home = Place(tmp_path, place.environment | {"WORKER_SERVICE_CERTS": ""})
+    old = make_directory(tmp_path / "old")
+    for name in ("ada", "eve"):
+        save(old, **{name: issue(authority(), name, role=Role.USER, key=key(name))})
+    home.type("mkdir server ada eve")
+    for name, files in (("server", "server"), ("ada", "ada"), ("eve", "eve"), ("server", "admin")):
+        home.type(f"cp old/ca.crt old/{files}.crt old/{files}.key {name}/")
+    steps = re.split(r"(?m)^# \d\. ", labelled("rotation"))[1:]
+    with serve(tmp_path / "server") as running:
+        admin, ada, eve = (
+            Program(running.environment(name) | {"WORKER_SERVICE_CERTS": str(tmp_path / folder)})
+            for name, folder in (("admin", "server"), ("ada", "ada"), ("eve", "eve"))
+        )
+        job = admin.start("--", "sh", "-c", "echo ready; sleep 600")
+        with eve.begin("stream", job) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == b"ready\n"
+            for reloads, step in enumerate(steps):  # each but the first changes what the server has
+                assert following.poll() is None
+                home.type(f"set -e\n# {step}")
+                if reloads:
+                    running.logged("certificates were reloaded", reloads)
+                assert ada("list").code == Exit.OK
+            _, err = following.communicate(timeout=PATIENCE)
+        assert following.returncode == Exit.TLS
+        assert b"is not signed by an authority that this server trusts: have a new one issued." in err
+        assert eve("list").code == Exit.TLS
+
+
 def table(heading: str) -> dict[str, str]:
     """The first table below a heading: its first column, and the rest of each row."""
     below = README.partition(f"# {heading}\n")[2]
@@ -199,6 +232,7 @@ def test_every_flag_is_there() -> None:
     flags |= {"--interval", "--once", "--patience", "--offset", "--tail", "--tail-bytes", "--since"}
     flags |= {"--no-follow", "--stdout", "--stderr", "--output-memory", "--job-memory", "--spill-dir"}
     flags |= {"--spill-limit", "--overflow", "--retain", "--stall-timeout"}
+    flags |= {"--role", "--days", "--serial", "--new-key", "--name", "--p12"}
     assert [flag for flag in sorted(flags) if not re.search(rf"[`\[ ]{flag}\b", README)] == []
 
 

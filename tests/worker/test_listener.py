@@ -13,31 +13,33 @@ import pytest
 import trio
 import trio.testing
 
-from certs.contexts import AlertingContext, client_context, server_context
+from certs.contexts import client_context
 from certs.roles import DEFAULT_ARC, Identity
+from certs.trusted import Bearer
 from tests.worker.common import KeptLog
 from wire.trio_stream import ByteStream
 from worker.accept import accept_forever
 from worker.bounds import DEFAULTS
 from worker.gate import Gate, Visit
 from worker.listener import SIP_BYTES, _Sips, serve_peer
+from worker.trust import Trust
 
 
 class World:
     """A listener whose clients are greeted by their name."""
 
-    def __init__(self, certs: Path, log: KeptLog, context: AlertingContext) -> None:
+    def __init__(self, certs: Path, log: KeptLog, trust: Trust) -> None:
         self.gate = Gate(DEFAULTS, log)
         self.log = log
         self._certs = certs
-        self._context = context
+        self._trust = trust
         self.port = 0
 
     async def handle(self, tcp: trio.SocketStream, visit: Visit) -> None:
-        async def greet(stream: ByteStream, identity: Identity) -> None:
+        async def greet(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
             await stream.send_all(identity.name.encode())
 
-        await serve_peer(tcp, visit, self._context, DEFAULT_ARC, self.log, self.gate, greet)
+        await serve_peer(tcp, visit, self._trust, DEFAULT_ARC, self.log, self.gate, greet)
 
     def greeted(self) -> bytes:
         """Connect as the admin, in a thread."""
@@ -49,8 +51,8 @@ class World:
 
 
 @asynccontextmanager
-async def listening(certs: Path, log: KeptLog, context: AlertingContext) -> AsyncIterator[World]:
-    world = World(certs, log, context)
+async def listening(certs: Path, log: KeptLog, trust: Trust) -> AsyncIterator[World]:
+    world = World(certs, log, trust)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     world.port = listener.socket.getsockname()[1]
     with trio.fail_after(20):
@@ -71,7 +73,7 @@ async def test_each_step_of_a_handshake_takes_a_turn(
     shared_certificates: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[str] = []
-    async with listening(shared_certificates, log, server_context(shared_certificates)) as world:
+    async with listening(shared_certificates, log, Trust(shared_certificates, log)) as world:
         take = world.gate.turns.take
 
         async def counted(source: str) -> None:
@@ -98,7 +100,8 @@ async def test_a_connection_that_has_ended_leaves_no_tls_state_for_the_collector
         def __init__(self) -> None:
             raise AssertionError("made by the context")
 
-    context = server_context(shared_certificates)
+    trust = Trust(shared_certificates, log)
+    context = trust.context
     context.sslobject_class = Watched
     wrap = context.wrap_bio
 
@@ -109,7 +112,7 @@ async def test_a_connection_that_has_ended_leaves_no_tls_state_for_the_collector
     context.wrap_bio = wrap_bio  # type: ignore[method-assign]
     gc.disable()
     try:
-        async with listening(shared_certificates, log, context) as world, trio.open_nursery() as nursery:
+        async with listening(shared_certificates, log, trust) as world, trio.open_nursery() as nursery:
             nursery.start_soon(world.gate.run)
             assert await trio.to_thread.run_sync(world.greeted) == b"admin"
             await until(lambda: made[0]() is None)

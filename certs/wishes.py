@@ -1,0 +1,72 @@
+"""Owns what may be asked of an authority: names, roles, host names, lifetimes, keys."""
+
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from certs.errors import ArgumentsError, CertsError
+from certs.names import alternative_names
+from certs.roles import Role, role_extension
+
+#: What a certificate is for, as the command line says it.
+RoleName = Literal["admin", "user", "server"]
+ROLES: Final = {"admin": Role.ADMIN, "user": Role.USER, "server": None}
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")
+_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
+
+
+def check_name(name: str, role: RoleName | None = None) -> None:
+    """Raise ArgumentsError if ``name`` cannot be a common name and the stem of a file for a role."""
+    if not _NAME.fullmatch(name):
+        raise ArgumentsError(
+            f"{name!r} cannot be a name: use up to 64 letters, digits and . _ - @, and begin with a letter, "
+            "a digit or _."
+        )
+    if role is not None and (name == "ca" or (name == "server" and role != "server")):
+        raise ArgumentsError(f"{name!r} is the name of the {name}'s own certificate: choose another.")
+
+
+def lifetime_of(days: int) -> datetime.timedelta:
+    """A lifetime; ArgumentsError if it makes no sense."""
+    if not 1 <= days <= 36500:
+        raise ArgumentsError(f"--days {days} must be a number of days from 1 to 36500.")
+    return datetime.timedelta(days=days)
+
+
+def check_hosts(role: RoleName, san: Sequence[str], arc: str) -> None:
+    """Raise CertsError if the host names for a role, or the arc, make no sense."""
+    role_extension(Role.ADMIN, arc)
+    alternative_names(san)
+    if role == "server" and not san:
+        raise ArgumentsError("a server's certificate needs a name: give at least one with --san.")
+    if role != "server" and san:
+        raise ArgumentsError("--san is for servers: a client's certificate holds no host names.")
+
+
+def requested_hosts(csr: x509.CertificateSigningRequest) -> list[str]:
+    """The host names and IP addresses that a request asks for."""
+    try:
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def strong(key: CertificatePublicKeyTypes, path: Path) -> CertificatePublicKeyTypes:
+    """A request's key, if TLS 1.3 takes it as OpenSSL speaks it by default; CertsError if it does not."""
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return key
+    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        return key
+    raise CertsError(
+        f"{path} is for a key that TLS 1.3 does not take: make one with RSA of 2048 bits or more, P-256 or "
+        "Ed25519."
+    )

@@ -1,0 +1,169 @@
+"""Owns the proof that a list of revoked certificates keeps what it held, and that OpenSSL takes it."""
+
+import datetime
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.authority import make_ca
+from certs.errors import ArgumentsError, CertsError
+from certs.lifecycle import renew
+from certs.revocation import read_lists
+from certs.revoke import revoke
+from tests.tlshelp import authority, key, save
+
+DAY = datetime.timedelta(days=1)
+
+
+def serial(directory: Path, name: str) -> int:
+    return x509.load_pem_x509_certificate((directory / f"{name}.crt").read_bytes()).serial_number
+
+
+def crl(directory: Path) -> x509.CertificateRevocationList:
+    return x509.load_pem_x509_crl((directory / "ca.crl").read_bytes())
+
+
+def revoked(directory: Path) -> set[int]:
+    return {entry.serial_number for entry in crl(directory)}
+
+
+def number(directory: Path) -> int:
+    return crl(directory).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
+def verify(directory: Path, name: str) -> str:
+    """What openssl makes of a certificate, with the list."""
+    command = ["openssl", "verify", "-x509_strict", "-crl_check", "-CAfile", "ca.crt", "-CRLfile", "ca.crl"]
+    done = subprocess.run(
+        [*command, f"{name}.crt"], cwd=directory, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def test_each_list_is_numbered_and_keeps_what_was_revoked(certificates: Path) -> None:
+    first = revoke(certificates, ["user"])
+    assert (first.number, first.count, first.added) == (1, 1, (serial(certificates, "user"),))
+    before = {entry.serial_number: entry.revocation_date_utc for entry in crl(certificates)}
+    second = revoke(certificates, [str(certificates / "admin.crt")], serials=["0xAB:CD"])
+    assert second.added == (0xABCD, serial(certificates, "admin"))
+    assert (second.number, number(certificates), second.count) == (2, 2, 3)
+    after = {entry.serial_number: entry.revocation_date_utc for entry in crl(certificates)}
+    assert after.items() > before.items()
+    again = revoke(certificates, ["user", "user"])
+    assert (again.added, again.number, again.count) == ((), 3, 3)
+    assert "user.crt: OK" not in verify(certificates, "user")
+    assert "certificate revoked" in verify(certificates, "user")
+    assert "server.crt: OK" in verify(certificates, "server")
+
+
+def test_who_is_renewed_is_still_revoked_under_the_old_number(certificates: Path) -> None:
+    old = serial(certificates, "user")
+    renew(certificates, "user")
+    revoke(certificates, serials=[f"{old:040X}"])
+    assert revoked(certificates) == {old}
+    assert "user.crt: OK" in verify(certificates, "user")
+
+
+def test_the_list_lasts_as_long_as_the_authority_unless_told_otherwise(certificates: Path) -> None:
+    ca = x509.load_pem_x509_certificate((certificates / "ca.crt").read_bytes())
+    revoke(certificates)
+    assert crl(certificates).next_update_utc == ca.not_valid_after_utc
+    assert revoked(certificates) == set()
+    revoke(certificates, days=7)
+    ends = crl(certificates).next_update_utc
+    assert ends is not None
+    assert ends - crl(certificates).last_update_utc <= 7 * DAY
+    revoke(certificates, days=36500)
+    assert crl(certificates).next_update_utc == ca.not_valid_after_utc
+
+
+def test_a_clock_that_went_back_makes_no_older_list(certificates: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    ca = authority()
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ca.certificate.subject)
+    builder = builder.last_update(now + DAY).next_update(now + 9 * DAY)
+    builder = builder.add_extension(x509.CRLNumber(41), critical=False)
+    future = builder.sign(ca.key, hashes.SHA256())
+    (certificates / "ca.crl").write_bytes(future.public_bytes(Encoding.PEM))
+    assert revoke(certificates, ["user"]).number == 42
+    assert crl(certificates).last_update_utc == now + DAY
+
+
+def test_concurrent_revocations_are_all_kept(certificates: Path) -> None:
+    serials = [f"{n:X}" for n in range(1, 21)]
+    threads = [
+        threading.Thread(target=revoke, args=(certificates,), kwargs={"serials": [it]}) for it in serials
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert revoked(certificates) == set(range(1, 21))
+    assert number(certificates) == 20
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"-----BEGIN X509 CRL-----\nMIIB\n"])
+def test_a_list_that_cannot_be_read_is_not_replaced(certificates: Path, content: bytes) -> None:
+    """Else what it held would be good again."""
+    (certificates / "ca.crl").write_bytes(content)
+    with pytest.raises(CertsError, match=r"ca\.crl"):
+        revoke(certificates, ["user"])
+    assert (certificates / "ca.crl").read_bytes() == content
+    (certificates / "ca.crl").unlink()
+    (certificates / "ca.crl").symlink_to("nowhere")
+    with pytest.raises(CertsError, match=r"ca\.crl"):
+        revoke(certificates, ["user"])
+
+
+def test_what_cannot_be_revoked(certificates: Path) -> None:
+    with pytest.raises(ArgumentsError, match=r"cannot revoke itself: take it out of every ca\.crt"):
+        revoke(certificates, ["ca"])
+    with pytest.raises(CertsError, match="there is no file"):
+        revoke(certificates, ["nobody"])
+    save(certificates, eve=authority("other"))
+    with pytest.raises(CertsError, match="revoke it where it was issued"):
+        revoke(certificates, ["eve"])
+    for text in ("", "x", "0", "-1", "F" * 41):
+        with pytest.raises(ArgumentsError, match="no serial number"):
+            revoke(certificates, serials=[text])
+    with pytest.raises(ArgumentsError, match="--days 0"):
+        revoke(certificates, days=0)
+    assert not (certificates / "ca.crl").exists()
+
+
+def test_lists_of_other_authorities_in_the_file_are_kept(certificates: Path, tmp_path: Path) -> None:
+    """Two authorities of one name, as in a rotation: each list belongs to the key that signed it."""
+    twin = make_ca(key=key("twin"))
+    other = tmp_path / "other"
+    save(other, ca=twin)
+    revoke(other, serials=["77"])
+    theirs = (other / "ca.crl").read_bytes()
+    revoke(certificates, ["user"])
+    (certificates / "ca.crl").write_bytes(theirs + (certificates / "ca.crl").read_bytes())
+    (certificates / "ca.crt").write_bytes(twin.certificate_pem() + authority().certificate_pem())
+    assert revoke(certificates, ["admin"]).number == 2
+    authorities = [twin.certificate, authority().certificate]
+    path = certificates / "ca.crl"
+    lists = {it.number: set(it.revoked) for it in read_lists(path.read_bytes(), path, authorities)}
+    assert lists == {1: {0x77}, 2: {serial(certificates, "user"), serial(certificates, "admin")}}
+    with pytest.raises(CertsError, match=r"no authority in ca\.crt signed"):
+        read_lists(path.read_bytes(), path, [twin.certificate])
+    with pytest.raises(CertsError, match="two lists of one authority"):
+        read_lists(theirs * 2, path, authorities)
+
+
+def test_a_list_of_another_kind_is_refused(certificates: Path) -> None:
+    """A delta, say, holds only what has changed: taken for the whole, it would let the others in."""
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    ca = authority()
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ca.certificate.subject)
+    builder = builder.last_update(now).next_update(now + DAY)
+    builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
+    content = builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    with pytest.raises(CertsError, match=r"of a kind that is not supported \(extension 2\.5\.29\.27\)"):
+        read_lists(content, certificates / "ca.crl", [ca.certificate])

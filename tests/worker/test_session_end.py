@@ -1,0 +1,105 @@
+"""A session that is ended from outside: at once, with its reason, and whatever was under way."""
+
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from certs.roles import Identity, Role
+from tests.worker.common import KeptLog
+from tests.worker.test_session import WAIT, FakeJob, FakeRegistry, Peer, query, serving, stream
+from wire.errors import ErrorCode
+from wire.jobs import JobReply
+from wire.messages import STDOUT, Failure, Output, Request
+from worker.methods import METHODS, Call, Method
+from worker.registry import Registry
+from worker.session import Session
+
+LAST_WORD = Failure(0, ErrorCode.REVOKED, "It was revoked.")
+
+
+def end(session: Session) -> None:
+    session.end(LAST_WORD.code, LAST_WORD.message)
+
+
+async def test_requests_end_at_once_and_nothing_follows_the_reason(log: KeptLog) -> None:
+    async with serving(log) as world:
+        world.job.output.append(STDOUT, b"abc")
+        await world.peer.send(stream(1, 2), Request(2, "wait", WAIT))
+        await world.peer.receive()
+        assert world.job.output._subscribers
+        end(world.session)
+        end(world.session)  # once is enough
+        world.session.finish()  # and a shutdown has nothing to add
+        await world.peer.receive_end()
+        assert not world.job.output._subscribers
+        assert world.peer.got[-1] == LAST_WORD
+        assert world.peer.finals() == [0]
+        assert world.peer.output(1) == b"ab"
+        assert not world.job.ended.is_set()
+        assert log.messages == []
+
+
+async def test_what_comes_after_the_end_is_not_done(log: KeptLog) -> None:
+    """What the client had on its way is read, so that no reset takes the reason from it, but not done."""
+    async with serving(log) as world:
+        end(world.session)
+        await world.peer.stream.send_all(world.peer.connection.send(query(1)))
+        await world.peer.receive_end()
+        assert world.peer.finals() == [0]
+
+
+async def test_output_that_waits_to_be_sent_is_dropped(log: KeptLog) -> None:
+    client_end, server_end = trio.testing.lockstep_stream_pair()
+    registry = FakeRegistry()
+    identity = Identity("bob", "01", Role.ADMIN)
+    session = Session(server_end, identity, cast("Registry", registry), log, "test/1")
+    peer = Peer(client_end)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            await peer.receive()
+            await peer.send(stream(1, 1000))
+            registry.job.output.append(STDOUT, b"first")
+            await trio.testing.wait_all_tasks_blocked()  # it is being sent
+            registry.job.output.append(STDOUT, b"second")
+            await trio.testing.wait_all_tasks_blocked()  # it waits for that
+            end(session)
+            await trio.testing.wait_all_tasks_blocked()
+            assert isinstance(await peer.receive(), Output)
+            assert await peer.receive() == LAST_WORD
+            await client_end.aclose()
+    assert peer.output(1) == b"first"
+
+
+async def test_the_reason_does_not_wait_for_a_request_that_takes_its_time(
+    log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = trio.Event()
+
+    async def slow(call: Call, params: object) -> object:
+        with trio.CancelScope(shield=True):
+            await release.wait()
+        return JobReply(FakeJob("a").status())
+
+    monkeypatch.setitem(METHODS, "query", Method(METHODS["query"].roles, METHODS["query"].params, slow))
+    async with serving(log) as world:
+        await world.peer.send(query(1))
+        await trio.testing.wait_all_tasks_blocked()
+        end(world.session)
+        assert await world.peer.receive() == LAST_WORD
+        release.set()
+        await world.peer.receive_end()
+        assert world.peer.finals() == [0]
+
+
+async def test_who_broke_the_protocol_is_told_that_alone(log: KeptLog) -> None:
+    async with serving(log) as world:
+        await world.peer.stream.send_all(b"\0\0\0\0")
+        await trio.testing.wait_all_tasks_blocked()
+        end(world.session)
+        await world.peer.receive_end()
+        assert [message.code for message in world.peer.got if isinstance(message, Failure)] == [
+            ErrorCode.PROTOCOL
+        ]

@@ -1,0 +1,203 @@
+"""Owns the certificates in force while the server runs: watches their files, ends who has lost their trust.
+
+Theory of operation. Every second the files' stamps are compared, four stat(2) in all: that sees renames,
+links turned around and every kind of file system, which inotify does not. What has changed is read once
+it has stayed the same for a second, and taken if it fits together and did not change meanwhile; otherwise
+the old set stays. One task does all of it, so that no reload overtakes another. Dates are compared with
+the wall clock at each of these steps, so that a clock that is set is noticed within a second.
+"""
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import trio
+
+from certs.contexts import AlertingContext
+from certs.errors import CertsError
+from certs.trusted import FILES, Bearer, NotAcceptedError, Reason, Term, TrustedSet
+from wire.errors import ErrorCode, RequestError
+
+from .log import Log
+
+#: Seconds between two looks at the files and the clock.
+POLL_SECONDS = 1.0
+#: From when on an end is warned of, and how often.
+WARN_BEFORE = datetime.timedelta(days=14)
+WARN_EVERY = datetime.timedelta(days=1)
+
+_CODES = {
+    Reason.REVOKED: ErrorCode.REVOKED,
+    Reason.EXPIRED: ErrorCode.EXPIRED,
+    Reason.UNDECIDED: ErrorCode.INTERNAL,
+}
+
+#: What tells one state of the files from another; None for one that is not there.
+Stamp: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
+#: Ends a connection with a code and a sentence.
+End: TypeAlias = Callable[[ErrorCode, str], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """A connection that is open on the strength of a certificate."""
+
+    bearer: Bearer
+    end: End
+
+
+class Trust:
+    """The certificates in force.
+
+    Args:
+        directory: holds ca.crt, server.crt, server.key and, if anything was revoked, ca.crl.
+        log: the server's log.
+
+    Raises:
+        CertsError: they cannot be used.
+    """
+
+    def __init__(self, directory: Path, log: Log) -> None:
+        self._directory = directory
+        self._log = log
+        self._taken = stamp(directory)
+        self._set = TrustedSet.read(directory, _now())
+        self._asked = trio.Event()
+        self._held: set[_Held] = set()
+        self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self._ended: set[Term] = set()
+
+    @property
+    def context(self) -> AlertingContext:
+        """The server's side of TLS for a connection that comes now."""
+        return self._set.context_at(_now())
+
+    def admit(self, certificate: bytes) -> Bearer:
+        """Judge the certificate, in DER, of a client whose handshake has succeeded.
+
+        Raises:
+            RequestError: it is not served; the message says why.
+        """
+        bearer = self._set.bearer(certificate)
+        now = _now()
+        try:
+            self._set.judge(bearer, now)
+            self._set.check_lists(bearer, now)
+        except NotAcceptedError as error:
+            raise RequestError(_CODES[error.reason], str(error)) from error
+        return bearer
+
+    @contextmanager
+    def hold(self, bearer: Bearer, end: End) -> Iterator[None]:
+        """Call ``end``, once, if the certificate loses its worth within the block.
+
+        Nothing may be awaited between `admit` and this.
+        """
+        held = _Held(bearer, end)
+        self._held.add(held)
+        try:
+            yield
+        finally:
+            self._held.discard(held)
+
+    def reload(self) -> None:
+        """Read the files now, whether they have changed or not."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Watch the files and the clock."""
+        tried: Stamp | None = self._taken
+        before = self._taken
+        while True:
+            self._warn()
+            with trio.move_on_after(POLL_SECONDS):
+                await self._asked.wait()
+            found = stamp(self._directory)
+            if self._asked.is_set() or (found != tried and found == before):
+                self._asked = trio.Event()
+                tried = await self._reload()
+            before = found
+            self._end_bearers()
+
+    async def _reload(self) -> Stamp | None:
+        """Take the files if they are good; return which were looked at, or None if they changed meanwhile."""
+        found = stamp(self._directory)
+        new = await trio.to_thread.run_sync(_try_read, self._directory, self._set, abandon_on_cancel=True)
+        if stamp(self._directory) != found:
+            return None
+        if isinstance(new, CertsError):
+            self._log.error("certificates were not reloaded; the old ones stay", reason=str(new))
+            return found
+        self._set = new
+        self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self._log.info(
+            "certificates were reloaded",
+            directory=str(self._directory),
+            lists=[it.number for it in new.lists],
+            revoked=sum(len(it.revoked) for it in new.lists),
+        )
+        return found
+
+    def _end_bearers(self) -> None:
+        now = _now()
+        for held in tuple(self._held):
+            try:
+                self._set.judge(held.bearer, now)
+            except NotAcceptedError as error:
+                self._held.discard(held)
+                self._log.warning("a connection was ended", identity=held.bearer.name, reason=str(error))
+                held.end(_CODES[error.reason], str(error))
+
+    def _warn(self) -> None:
+        """Say what ends soon or has ended: at the start, after a reload, daily, and when something ends."""
+        now = _now()
+        due = [term for term in self._set.terms if term.ends - now < WARN_BEFORE]
+        ended = {term for term in due if term.ends <= now}
+        # Either way: the clock may have been set back.
+        if ended == self._ended and abs(now - self._warned) < WARN_EVERY:
+            return
+        self._warned, self._ended = now, ended
+        for term in due:
+            message = "a certificate has ended" if term in ended else "a certificate ends soon"
+            self._log.warning(message, **notice(term, now))
+
+
+def notice(term: Term, now: datetime.datetime) -> dict[str, object]:
+    """The fields of a warning: which file, what of it, when, in how many days, and what to do."""
+    return {
+        "file": term.file,
+        "what": term.what,
+        "ends": f"{term.ends:%Y-%m-%dT%H:%M:%SZ}",
+        "days_left": (term.ends - now).days,
+        "remedy": term.remedy,
+    }
+
+
+def stamp(directory: Path) -> Stamp:
+    """The state of a directory's files, as far as stat(2) tells."""
+    return tuple(map(_stamp_of, (directory / name for name in FILES)))
+
+
+def _stamp_of(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # through links, and without the cost of a Path's own
+    except OSError:
+        return (0, 0, 0, 0) if os.path.lexists(path) else None  # there, but of no use
+    return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
+def _try_read(directory: Path, old: TrustedSet) -> TrustedSet | CertsError:
+    try:
+        new = TrustedSet.read(directory, _now())
+        new.check_follows(old)
+    except CertsError as error:
+        return error
+    return new
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
