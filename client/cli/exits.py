@@ -42,6 +42,7 @@ _OF_CODE = {
     ErrorCode.LIMIT_REFUSED: Exit.FAILED,
     ErrorCode.RUNNING: Exit.FAILED,
     ErrorCode.STALLED: Exit.CONNECTION,
+    ErrorCode.AUDIT_UNAVAILABLE: Exit.FAILED,
 }
 
 

@@ -45,7 +45,8 @@ def test_a_role_is_these_very_bytes(extension: tuple[str, bytes], role: Role) ->
     [
         pytest.param([], "no role", id="absent"),
         pytest.param([("1.3.6.1.4.1.12345.2.1", SAYS_ADMIN)], "no role", id="another arc"),
-        pytest.param([(f"{ADMIN}.1", SAYS_ADMIN)], "no role", id="below the role"),
+        pytest.param([(f"{ADMIN}.1", SAYS_ADMIN)], "unknown role", id="below the role"),
+        pytest.param([(ADMIN, SAYS_ADMIN), (f"{ADMIN}.1", b"")], "more than one role", id="one and below it"),
         pytest.param([("1.3.6.1.4.1.12345.11", SAYS_ADMIN)], "no role", id="arc with a similar prefix"),
         pytest.param([(UNKNOWN, SAYS_ADMIN)], "unknown role", id="unknown"),
         pytest.param([(ADMIN, SAYS_ADMIN), (USER, SAYS_USER)], "more than one role", id="both"),
@@ -126,9 +127,9 @@ def test_a_malformed_arc_is_the_operators_mistake_not_the_clients(arc: str) -> N
     assert not isinstance(caught.value, RoleError)
 
 
-def test_what_a_server_may_do_does_not_matter_here() -> None:
-    server = issue(authority(), "server", purpose="server", san=["localhost"], key=key("server"))
-    with pytest.raises(RoleError, match="no role"):
+def test_a_servers_certificate_is_no_clients_whatever_its_role() -> None:
+    server = issue(authority(), "server", purpose="server", role=Role.ADMIN, key=key("server"))
+    with pytest.raises(RoleError, match="not marked for clients"):
         role_of(der(server))
 
 
@@ -160,6 +161,7 @@ def named(*attributes: x509.NameAttribute[str]) -> bytes:
     [
         ([(NameOID.COMMON_NAME, "Zoë Ünal")], "Zoë Ünal"),
         ([(NameOID.COMMON_NAME, "eve\nroot \x1b[2J")], r"eve\nroot \x1b[2J"),
+        ([(NameOID.COMMON_NAME, r"eve\nroot")], r"eve\\nroot"),
         ([(NameOID.COMMON_NAME, "general"), (NameOID.COMMON_NAME, "specific")], "specific"),
         ([(NameOID.ORGANIZATION_NAME, "Acme")], "O=Acme"),
         ([], ""),
