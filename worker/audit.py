@@ -8,6 +8,7 @@ import enum
 import itertools
 import time
 from datetime import UTC, datetime
+from typing import Final
 
 from certs.roles import Identity
 from wire.errors import ErrorCode, RequestError
@@ -72,7 +73,7 @@ class Audit:
     def record(self, event: Event, outcome: str, fields: dict[str, object]) -> Line:
         """Queue a line; never waits."""
         number = next(self._numbers)
-        line = Line(number, _line(event, outcome, {"seq": number} | fields))
+        line = Line(number, _line(number, event, outcome, fields))
         self._sink.put(line)
         return line
 
@@ -173,12 +174,16 @@ class Trail:
             self._audit.reopen()
 
 
-def _line(event: Event, outcome: str, fields: dict[str, object]) -> bytes:
+#: Where nothing is recorded.
+NO_TRAIL: Final = Trail()
+
+
+def _line(number: int | None, event: Event, outcome: str, fields: dict[str, object]) -> bytes:
     stamp = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-    head = {"time": stamp.replace("+00:00", "Z"), "event": event, "outcome": outcome}
+    head = {"time": stamp.replace("+00:00", "Z"), "seq": number, "event": event, "outcome": outcome}
     return audit_line.encode(head | fields)
 
 
 def _gap(first: int, count: int) -> bytes:
     """The line that stands for those which were given up."""
-    return _line(Event.AUDIT_GAP, Outcome.FAILED, {"first_seq": first, "lines": count})
+    return _line(None, Event.AUDIT_GAP, Outcome.FAILED, {"first_seq": first, "lines": count})

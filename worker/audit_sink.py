@@ -120,10 +120,10 @@ class AuditSink:
         await trio.lowlevel.checkpoint()
         wake = trio.lowlevel.current_trio_token().run_sync_soon
         with trio.move_on_after(patience):
-            while not (line.written or line.lost or self.stalled):
+            while True:
                 event = trio.Event()
                 with self._changed:
-                    if line.written or self.stalled:
+                    if line.written or line.lost or self.stalled:
                         break
                     self._wakers.append(partial(wake, event.set))
                 await event.wait()

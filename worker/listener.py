@@ -15,6 +15,7 @@ from wire.errors import ErrorCode
 from wire.frames import HEADER_BYTES, MAX_FRAME_BYTES
 from wire.trio_stream import ByteStream, WebSocketStream
 
+from .audit import NO_TRAIL, Event, Outcome, Trail
 from .log import Log
 from .session import refuse
 
@@ -23,6 +24,7 @@ HANDSHAKE_DEADLINE = 10.0
 CLOSE_DEADLINE = 2.0
 #: How long a refused client may take to read why, in seconds.
 REFUSAL_DEADLINE = 1.0
+_TOO_SLOW = f"no handshake within {HANDSHAKE_DEADLINE:g} s"
 SUBPROTOCOL = "worker.v1.msgpack"
 #: A client that vanished without a word is found out by the kernel: first probe, interval, probes, and
 #: the longest time that sent bytes may stay unacknowledged (tcp(7)); seconds, but the last in ms.
@@ -52,7 +54,12 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
 
 
 async def serve_peer(
-    tcp: trio.SocketStream, context: AlertingContext, arc: str, log: Log, serve: Serve
+    tcp: trio.SocketStream,
+    context: AlertingContext,
+    arc: str,
+    log: Log,
+    serve: Serve,
+    trail: Trail = NO_TRAIL,
 ) -> None:
     """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
 
@@ -64,24 +71,28 @@ async def serve_peer(
         arc: the OID below which roles are numbered.
         log: the server's log.
         serve: called with the transport and the client's identity once both are known.
+        trail: the connection's audit trail.
     """
-    peer = _address(tcp)
+    peer = peer_address(tcp)
     try:
-        for level, option, value in KEEPALIVE:
-            tcp.setsockopt(level, option, value)
         tls = trio.SSLStream(tcp, context, server_side=True)
         outgoing = context.last_outgoing  # in the same step, before another connection takes its place
         try:
+            for level, option, value in KEEPALIVE:
+                tcp.setsockopt(level, option, value)
             with trio.fail_after(HANDSHAKE_DEADLINE):
                 await tls.do_handshake()
-        except trio.BrokenResourceError as error:
+        except (trio.BrokenResourceError, OSError) as error:
             if outgoing is not None:
                 await _send_alert(tcp, outgoing.read())
-            log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
+            reason = str(error.__cause__ or error)
+            log.warning("a TLS handshake was refused", peer=peer, reason=reason)
+            trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
         else:
-            await _serve_tls(tls, arc, peer, log, serve)
+            await _serve_tls(tls, arc, peer, log, serve, trail)
     except* trio.TooSlowError:
         log.warning("a peer made no usable handshake", peer=peer)
+        trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=_TOO_SLOW)
     except* (
         OSError,
         trio.BrokenResourceError,
@@ -96,7 +107,7 @@ async def serve_peer(
 
 
 async def _serve_tls(
-    tls: trio.SSLStream[trio.SocketStream], arc: str, peer: str, log: Log, serve: Serve
+    tls: trio.SSLStream[trio.SocketStream], arc: str, peer: str, log: Log, serve: Serve, trail: Trail
 ) -> None:
     # Now, as a connection that is cut meanwhile no longer tells.
     certificate = tls.getpeercert(binary_form=True)
@@ -106,6 +117,8 @@ async def _serve_tls(
             identity = identity_of(certificate, arc)
         except RoleError as error:
             log.warning("denied", peer=peer, reason=str(error))
+            about = trail.about(identity=error.name, serial=error.serial)
+            about.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=str(error))
             with trio.move_on_after(REFUSAL_DEADLINE):
                 await refuse(stream, ErrorCode.DENIED, _sentence(error))
                 await stream.receive_some()
@@ -128,9 +141,10 @@ async def _serve_tls(
                 max_message_size=HEADER_BYTES + MAX_FRAME_BYTES,
                 receive_buffer_size=64 * 1024,
             )
-            websocket = await _upgrade(request)
+            websocket = await _upgrade(request, trail)
         if handshake.cancelled_caught:
             log.warning("a peer made no usable handshake", peer=peer)
+            trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause="it opened no WebSocket")
         elif websocket is not None:
             await serve_or_refuse(WebSocketStream(websocket))
             with trio.move_on_after(CLOSE_DEADLINE):
@@ -167,7 +181,9 @@ class _Watched(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def _upgrade(request: trio_websocket.WebSocketRequest) -> trio_websocket.WebSocketConnection | None:
+async def _upgrade(
+    request: trio_websocket.WebSocketRequest, trail: Trail
+) -> trio_websocket.WebSocketConnection | None:
     """Accept a WebSocket that speaks our subprotocol; say no to any other, and to other sites' pages.
 
     A browser sends its user's certificate to whoever asks, so a page of another origin must not reach
@@ -177,13 +193,15 @@ async def _upgrade(request: trio_websocket.WebSocketRequest) -> trio_websocket.W
     origin = headers.get(b"origin")
     host = headers.get(b"host", b"")
     if origin is not None and origin.lower() != b"https://" + host.lower():
-        await request.reject(403, body=b"Pages of another origin may not use this server.\n")
+        status, sentence = 403, "Pages of another origin may not use this server."
     elif request.path != "/":
-        await request.reject(404, body=b"There is nothing here; the WebSocket is at /.\n")
+        status, sentence = 404, "There is nothing here; the WebSocket is at /."
     elif SUBPROTOCOL not in request.proposed_subprotocols:
-        await request.reject(400, body=f"Ask for the WebSocket subprotocol {SUBPROTOCOL}.\n".encode())
+        status, sentence = 400, f"Ask for the WebSocket subprotocol {SUBPROTOCOL}."
     else:
         return await request.accept(subprotocol=SUBPROTOCOL)
+    trail.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=f"{status}: {sentence}")
+    await request.reject(status, body=f"{sentence}\n".encode())
     return None
 
 
@@ -200,7 +218,8 @@ async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
             pass
 
 
-def _address(tcp: trio.SocketStream) -> str:
+def peer_address(tcp: trio.SocketStream) -> str:
+    """Where a connection comes from, as HOST:PORT."""
     try:
         host, port = tcp.socket.getpeername()[:2]
     except OSError:

@@ -12,6 +12,7 @@ from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause
 from wire.limits import Limits
 
+from .audit import NO_TRAIL, Event, Outcome, Trail
 from .ceilings import LimitRefusedError, check_enforceable
 from .failures import explain_start
 from .hierarchy import Hierarchies
@@ -57,6 +58,7 @@ class Registry:
         grace: seconds between TERM and KILL where a request names none.
         store: where output is kept; None for no bound.
         retention: how long ended jobs are kept.
+        trail: the server's audit trail.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Registry:
         grace: float,
         store: OutputStore | None = None,
         retention: Retention = Retention(),
+        trail: Trail = NO_TRAIL,
     ) -> None:
+        self._trail = trail
         self._store = store
         self._retention = retention
         #: When each ended job that is kept has ended, by Trio's clock, the oldest first.
@@ -121,12 +125,19 @@ class Registry:
         return found[0]
 
     async def start(
-        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None
+        self,
+        spec: ProcessSpec,
+        *,
+        owner: str,
+        limits: Limits | None,
+        seconds: float | None,
+        trail: Trail = NO_TRAIL,
     ) -> Job:
         """Start a job and return it once its program runs.
 
         It is stopped after ``seconds``, if given.
-        A start goes on if its caller is cancelled: the job then runs, and `list` shows it.
+        A start goes on if its caller is cancelled: the job then runs, and `list` shows it. What becomes of it
+        is recorded on ``trail``, the audit trail of the request.
 
         Raises:
             RequestError: it could not be started, and nothing of it is left.
@@ -143,7 +154,7 @@ class Registry:
         output = OutputLog(self._store)
         job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output)
         attempt = _Attempt()
-        self._nursery.start_soon(self._run, job, attempt, name=f"job {job.id}")
+        self._nursery.start_soon(self._run, job, attempt, trail, name=f"job {job.id}")
         await attempt.settled.wait()
         if attempt.failure is not None:
             raise attempt.failure
@@ -173,11 +184,15 @@ class Registry:
             id_, ended = next(iter(self._ended.items()))
             await trio.sleep_until(ended + self._retention.seconds)
             if id_ in self._ended:
-                self._forget(id_)
+                self._expire(id_)
 
     def _forget(self, id_: str) -> None:
         self._ended.pop(id_, None)
         self._jobs.pop(id_).output.remove()
+
+    def _expire(self, id_: str) -> None:
+        self._forget(id_)
+        self._trail.record(Event.JOB_REMOVED, Outcome.DONE, job=id_, by="server", cause="retention")
 
     def _keep(self, job: Job) -> None:
         """Take note of a job's end, and forget the oldest if there are too many."""
@@ -186,7 +201,7 @@ class Registry:
             self._one_ended.set()
             self._one_ended = trio.Event()
             if self._retention.count is not None and len(self._ended) > self._retention.count:
-                self._forget(next(iter(self._ended)))
+                self._expire(next(iter(self._ended)))
 
     async def stop_all(self, cause: Cause, grace: float) -> None:
         """Stop every job, accept no more, and return when all have ended."""
@@ -196,9 +211,18 @@ class Registry:
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for job in self:
+                if not job.ended.is_set():
+                    self._trail.record(
+                        Event.JOB_STOPPING,
+                        Outcome.DONE,
+                        job=job.id,
+                        grace=grace,
+                        by=cause.by,
+                        cause=cause.detail,
+                    )
                 nursery.start_soon(job.stop, cause, grace)
 
-    async def _run(self, job: Job, attempt: _Attempt) -> None:  # noqa: ASYNC910  # a task, not called
+    async def _run(self, job: Job, attempt: _Attempt, trail: Trail) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
             self._starting.discard(scope)
             self._count += 1
@@ -206,6 +230,7 @@ class Registry:
             self._jobs[job.id] = job
             attempt.failure = None
             attempt.settled.set()
+            trail.record(Event.JOB_STARTED, Outcome.DONE, job=job.id, pid=job.pid)
             self._log.info(
                 "job started", job=job.id, pid=job.pid, owner=job.owner, program=os.fsdecode(job.spec.argv[0])
             )
@@ -225,6 +250,10 @@ class Registry:
         finally:
             self._starting.discard(scope)
             attempt.settled.set()
+            if attempt.failure is not None and not job.number:
+                trail.failed(attempt.failure)
+            if job.end is not None and job.cause is not None:
+                trail.ended(job.id, job.end, job.cause)
         self._keep(job)
         if job.end is not None and job.cause is not None:
             self._log.info(

@@ -9,6 +9,7 @@ The later a branch, the sooner it ends: first no new connections, then the jobs 
 subscribers get the last byte and the final status, then the sessions close, then the spawner ends.
 """
 
+import itertools
 import resource
 import signal
 import socket
@@ -26,8 +27,9 @@ from certs.roles import DEFAULT_ARC, Identity
 from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
+from .audit import NO_TRAIL, Event, Outcome, Trail
 from .hierarchy import open_hierarchies
-from .listener import acknowledged_bytes, serve_peer
+from .listener import acknowledged_bytes, peer_address, serve_peer
 from .log import Log
 from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
@@ -72,13 +74,16 @@ class Server:
     Args:
         config: how to run it.
         log: where it tells what happens.
+        trail: its audit trail.
 
     Raises:
         ContextError: the certificates cannot be used.
     """
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, trail: Trail = NO_TRAIL) -> None:
         self._config = config
+        self._trail = trail
+        self._connections = itertools.count(1)
         self._log = log
         self._context = server_context(config.certs)
         self._name = f"worker-service/{version('worker-service')}"
@@ -120,23 +125,34 @@ class Server:
                             self._config.grace,
                             OutputStore(self._config.budget, self._log, root),
                             self._config.retention,
+                            self._trail,
                         )
                         root.start_soon(registry.expire)
                         root.start_soon(self._heed, signals, registry)
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
+        self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
         self._log.info("ended")
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall
 
         async def handle(tcp: trio.SocketStream) -> None:
+            trail = self._trail.about(connection=next(self._connections), peer=peer_address(tcp))
+
             async def serve(stream: ByteStream, identity: Identity) -> None:
                 # A client that reads nothing closes its window, which the kernel takes for a vanished host.
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(30, stall) * 1000))
                 acknowledged = partial(acknowledged_bytes, tcp)
                 session = Session(
-                    stream, identity, registry, self._log, self._name, stall=stall, acknowledged=acknowledged
+                    stream,
+                    identity,
+                    registry,
+                    self._log,
+                    self._name,
+                    stall=stall,
+                    acknowledged=acknowledged,
+                    trail=trail.client(identity),
                 )
                 self._sessions.add(session)
                 try:
@@ -144,7 +160,7 @@ class Server:
                 finally:
                     self._sessions.discard(session)
 
-            await serve_peer(tcp, self._context, self._config.arc, self._log, serve)
+            await serve_peer(tcp, self._context, self._config.arc, self._log, serve, trail)
 
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
@@ -154,6 +170,8 @@ class Server:
                 for listener in listeners:
                     host, port = listener.socket.getsockname()[:2]
                     self._log.info("listening", host=host, port=port)
+                    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                    self._trail.record(Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where)
                 await self._stop_asked.wait()
                 accepting.cancel_scope.cancel()
             self._log.info("ending", sessions=len(self._sessions))
@@ -165,6 +183,7 @@ class Server:
     async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
+                self._trail.reopen()
                 self._reload()
             elif self._stop_asked.is_set():
                 await registry.stop_all(_SHUTDOWN, 0)  # asked twice: no more grace
