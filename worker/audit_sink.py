@@ -40,10 +40,14 @@ RETRY_SECONDS = 0.1
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One line on its way. `written` is set once the sink has it; `lost` if it was given up."""
+    """One line on its way. `written` is set once the sink has it; `lost` if it was given up.
+
+    ``count`` is how many lines it stands for: a line that tells of lost ones stands for them.
+    """
 
     number: int
     data: bytes
+    count: int = 1
     written: bool = False
     lost: bool = False
 
@@ -74,7 +78,7 @@ class AuditSink:
         self._queue: deque[Line] = deque()
         self._queued = 0
         self._lost, self._lost_first = 0, 0
-        self._unwritten = 0  # lines that the thread has taken and not written
+        self._unwritten: list[Line] = []  # those that the thread has taken and not written
         self._wakers: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._reopen = False
@@ -98,7 +102,8 @@ class AuditSink:
     def put(self, line: Line) -> None:
         """Queue a line, or give it up if there is no room. Never waits."""
         with self._changed:
-            if self._queued + len(line.data) > self._room:
+            # Behind a lost line, all are lost until that is told, even those for which there is room.
+            if self._lost or self._queued + len(line.data) > self._room:
                 line.lost = True
                 first = not self._lost
                 if first:
@@ -141,7 +146,8 @@ class AuditSink:
             self._closing = time.monotonic() + patience
             self._changed.notify()
         self._thread.join(patience + STALL_SECONDS)
-        left = self._unwritten + len(self._queue) + self._lost
+        with self._changed:
+            left = sum(line.count for line in (*self._unwritten, *self._queue)) + self._lost
         if left:
             self._log.error("the last audit lines were lost", sink=self.name, lines=left)
         if not self._thread.is_alive():
@@ -158,7 +164,7 @@ class AuditSink:
             with self._changed:
                 for line in lines:
                     line.written = True
-                self._unwritten = 0
+                self._unwritten = []
             self._flow()
 
     def _take(self) -> list[Line]:
@@ -176,12 +182,11 @@ class AuditSink:
                 size += len(lines[-1].data)
             self._queued -= size + len(lines[0].data)
             if self._lost:
-                self._queue.append(Line(0, self._gap(self._lost_first, self._lost)))
-                self._queued += len(self._queue[-1].data)
-                lost, self._lost = self._lost, 0
-            else:
-                lost = 0
-            self._unwritten = len(lines)
+                gap = Line(self._lost_first, self._gap(self._lost_first, self._lost), self._lost)
+                self._queue.append(gap)
+                self._queued += len(gap.data)
+            lost, self._lost = self._lost, 0
+            self._unwritten = lines
         if lost:
             self._log.error("audit lines were given up", sink=self.name, lines=lost)
         return lines
@@ -196,7 +201,7 @@ class AuditSink:
             try:
                 sent += self._write(data, sent)
             except OSError as error:
-                self._unwritten = data.count(b"\n", sent)
+                self._unwritten = lines[data.count(b"\n", 0, sent) :]
                 self._excuse(error)
                 if self._closing is not None and time.monotonic() > self._closing:
                     return False
