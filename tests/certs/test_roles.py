@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from certs.authority import Credential, issue
 from certs.errors import CertsError
 from certs.roles import DEFAULT_ARC, Identity, Role, RoleError, identity_of, role_of
+from tests.forged import PADDED_OID, REFUSED, VALUE, tlv, with_extensions
 from tests.tlshelp import authority, der, doubled_role, forge, key
 
 ADMIN, USER, UNKNOWN = (f"{DEFAULT_ARC}.{leaf}" for leaf in (1, 2, 3))
@@ -170,3 +171,45 @@ def named(*attributes: x509.NameAttribute[str]) -> bytes:
 def test_a_name_is_one_printable_line(attributes: list[tuple[x509.ObjectIdentifier, str]], name: str) -> None:
     identity = identity_of(named(*(x509.NameAttribute(oid, value) for oid, value in attributes)))
     assert identity == Identity(name, "0A0B", Role.USER)
+
+
+@pytest.mark.parametrize("forged", REFUSED)
+def test_what_tls_lets_pass_is_refused_here(forged: str) -> None:
+    """OpenSSL reads leniently what is no DER; whatever it makes of these, no role comes out."""
+    by, build = REFUSED[forged]
+    if by == "role":
+        with pytest.raises(RoleError):
+            role_of(build().der)
+
+
+def test_a_number_that_is_padded_is_no_role() -> None:
+    """OpenSSL cannot read it either, so no server ever gets that far."""
+    with pytest.raises(RoleError):
+        role_of(with_extensions(tlv(0x30, PADDED_OID + VALUE)).der)
+
+
+def test_an_authoritys_certificate_is_no_clients_whatever_its_role() -> None:
+    with pytest.raises(RoleError, match="an authority's"):
+        role_of(REFUSED["an authority's"][1]().der)
+
+
+def test_a_refusal_says_whose_certificate_it_was() -> None:
+    for forged in ("no role", "doubled", "an authority's"):
+        with pytest.raises(RoleError) as caught:
+            identity_of(REFUSED[forged][1]().der)
+        assert caught.value.name == "forged"
+        assert caught.value.serial
+
+
+def test_a_panic_of_the_parser_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Rust part raises what is no Exception; one client's certificate must not end the server."""
+
+    class Panic(BaseException):
+        pass
+
+    def panic(data: bytes) -> x509.Certificate:
+        raise Panic
+
+    monkeypatch.setattr(x509, "load_der_x509_certificate", panic)
+    with pytest.raises(RoleError, match="cannot be read"):
+        role_of(b"")
