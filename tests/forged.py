@@ -102,7 +102,7 @@ def _built(
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
     )
     for kind in (x509.KeyUsage, x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier):
-        found = like.extensions.get_extension_for_class(kind)  # type: ignore[type-var]  # each is a kind of its own
+        found = like.extensions.get_extension_for_class(kind)
         builder = builder.add_extension(found.value, found.critical)
     if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)

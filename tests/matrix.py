@@ -86,14 +86,14 @@ def ask(server: Server, admin: Client, certs: Path, identity: str, scheme: str) 
     before = {job.id for job in admin.list()}
     names = dict(enumerate(methods(), 1))
     requests = b"".join(_frame(number, name, kept, removed) for number, name in names.items())
+    refusal: tuple[str, str] | None = None
     try:
         answers = _exchange(Endpoint.parse(scheme + server.address), certs, identity, requests)
     except TlsError as error:
         answers, refusal = [], ("tls", str(error))
     else:
-        if any(isinstance(answer, Hello) for answer in answers):
-            refusal = None
-        else:  # one sentence, and nothing behind it
+        if not any(isinstance(answer, Hello) for answer in answers):
+            # One sentence, and nothing behind it.
             (failure,) = answers
             assert isinstance(failure, Failure)
             assert (failure.id, failure.code.value) == (0, DENIED)
