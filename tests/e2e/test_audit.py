@@ -51,7 +51,7 @@ def test_a_jobs_life_and_who_had_a_hand_in_it(shared_certificates: Path, tmp_pat
     path = tmp_path / "audit.log"
     injection = 'x"}\n{"event":"job_started","identity":"root"}\r\x1b[2J'
     with serve(shared_certificates, "--audit", str(path)) as running, running.connect() as admin:
-        job = admin.start(["sleep", "600", injection], env={"TOKEN": "hunter2"})
+        job = admin.start(["sh", "-c", "sleep 600", injection], env={"TOKEN": "hunter2"})
         admin.stop(job.id[:13], grace=0)
         admin.remove(job.id)
         refusal(lambda: admin.start(["/no/such/program"]))
@@ -84,7 +84,11 @@ def test_a_jobs_life_and_who_had_a_hand_in_it(shared_certificates: Path, tmp_pat
         ("job_ended", "signaled", 6),
     ]
     start, ended, refused, failed = of_admin[1], of_admin[5], of_admin[9], of_admin[11]
-    assert (start["method"], start["argv"], start["env"]) == ("start", ["sleep", "600", injection], ["TOKEN"])
+    assert (start["method"], start["argv"], start["env"]) == (
+        "start",
+        ["sh", "-c", "sleep 600", injection],
+        ["TOKEN"],
+    )
     assert (ended["job"], ended["cause"], ended["by"], ended["signal"]) == (job.id, "stopped", "admin", 9)
     assert (refused["code"], refused["cause"][:20]) == ("no_such_program", "There is no program ")
     assert (failed["method"], failed["code"]) == ("stop", "not_found")
