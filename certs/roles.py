@@ -109,7 +109,9 @@ def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
     except BaseException as error:
         # The parser's errors are of many kinds, a panic of its Rust part is not even an Exception, and
         # whatever it makes of hostile bytes, the answer is no.
-        raise RoleError("the certificate cannot be read: ask for a new one.", name, serial) from error
+        raise RoleError(  # noqa: ASYNC104  # nothing waits in here, so nothing is cancelled
+            "the certificate cannot be read: ask for a new one.", name, serial
+        ) from error
     try:
         _check_purpose(extensions)
         return Identity(name, serial, _only_role(encoded, roles))

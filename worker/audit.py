@@ -10,6 +10,8 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+import trio
+
 from certs.roles import Identity
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind
@@ -138,6 +140,7 @@ class Trail:
         Raises:
             RequestError: the audit log does not take it.
         """
+        await trio.lowlevel.checkpoint()
         if self._audit is None or not self._audit.required or self._last is None:
             return
         if not await self._audit.written(self._last):
