@@ -1,8 +1,10 @@
 """The audit log's way to its file: whole lines in order, whatever the sink does; what is lost is counted."""
 
+import io
 import json
 import os
 import resource
+import select
 import stat
 import threading
 import time
@@ -11,12 +13,11 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import BinaryIO
 
 import pytest
 import trio
 
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
 from tests.worker.common import KeptLog
 from worker import audit_sink
 from worker.audit_sink import AuditSink, Line
@@ -218,17 +219,25 @@ def test_a_fifo_waits_for_its_reader(writing: Open, tmp_path: Path) -> None:
         assert json.loads(reader.readline())["seq"] == 11
 
 
+class PatientReader(io.FileIO):
+    """A FIFO's end that fails rather than wait for ever for what does not come."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert select.select([self], [], [], PATIENCE)[0], "nothing came"
+        return super().read(size) or b""
+
+
 @contextmanager
-def reading(path: Path) -> Iterator[BinaryIO]:
+def reading(path: Path) -> Iterator[PatientReader]:
     """A FIFO that is open for reading, and not read."""
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without, it would wait for the writer
-    with open(descriptor, "rb", buffering=0) as reader:  # noqa: PTH123  # it is open
+    with PatientReader(descriptor) as reader:
         os.set_blocking(reader.fileno(), True)
         yield reader
 
 
-def read_up_to(reader: BinaryIO, last: int) -> bytes:
+def read_up_to(reader: PatientReader, last: int) -> bytes:
     """Read until the last line is there, or told as lost."""
     data = b""
     while not data.endswith(b"\n") or last_of(data) < last:
