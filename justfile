@@ -51,6 +51,11 @@ test-vm *args: setup
 certs *args: setup
     @{{ bin }}/worker-service certs init "$@"
 
+# Show who may ask for what, by what a real server answers to everybody over every transport
+[group('work on it')]
+matrix: setup
+    @{{ bin }}/python -m tests.matrix
+
 # Run the server
 [group('use it')]
 serve *args: setup

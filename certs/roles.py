@@ -1,8 +1,10 @@
 """Owns what a certificate says about its bearer: a name, a serial number and exactly one role.
 
 The role is an extension of the client's certificate: OID ``ARC.1`` holding the UTF8String ``Admin``, or
-``ARC.2`` holding ``User``. Whether the certificate is genuine, in date and meant for clients is for TLS to
-say, before this module sees it; here, whatever is not exactly one well-formed role is refused.
+``ARC.2`` holding ``User``. Whether the certificate is genuine and in date is for TLS to say, before this
+module sees it; here, whatever is not a client's certificate with exactly one well-formed role is refused.
+OpenSSL has read the same bytes before, and more leniently: what it lets pass that is not DER is unreadable
+here.
 """
 
 import enum
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.errors import CertsError
 
@@ -32,7 +34,18 @@ _LEAF: Final = {Role.ADMIN: 1, Role.USER: 2}
 
 
 class RoleError(CertsError):
-    """A certificate that names no role, or not exactly one, or is unreadable: its bearer may do nothing."""
+    """A certificate that names no role, or not exactly one, or is unreadable: its bearer may do nothing.
+
+    Args:
+        message: one sentence for people.
+        name: whose it is, where it could be read, as in `Identity`.
+        serial: its number, likewise.
+    """
+
+    def __init__(self, message: str, name: str | None = None, serial: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.serial = serial
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +91,45 @@ def role_of(der: bytes, arc: str = DEFAULT_ARC) -> Role:
 def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
     """The bearer of a certificate; arguments and errors are those of `role_of`."""
     roles = {role_oid(role, arc): role for role in Role}
+    name = serial = None
     try:
         certificate = x509.load_der_x509_certificate(der)
-        encoded = {extension.oid: extension.value.public_bytes() for extension in certificate.extensions}
-        name = name_of(certificate.subject)
         serial = serial_text(certificate.serial_number)
+        name = name_of(certificate.subject)
+        extensions = {extension.oid: extension.value for extension in certificate.extensions}
+        encoded = {oid: value.public_bytes() for oid, value in extensions.items()}
     except x509.DuplicateExtension as error:
         raise RoleError(
-            f"the certificate holds extension {error.oid.dotted_string} more than once: ask for a new one."
+            f"the certificate holds extension {error.oid.dotted_string} more than once: ask for a new one.",
+            name,
+            serial,
         ) from error
-    except Exception as error:
-        # The parser's errors are of many kinds, and whatever it makes of hostile bytes, the answer is no.
-        raise RoleError("the certificate cannot be read: ask for a new one.") from error
-    return Identity(name, serial, _only_role(encoded, roles))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # The parser's errors are of many kinds, a panic of its Rust part is not even an Exception, and
+        # whatever it makes of hostile bytes, the answer is no.
+        raise RoleError(  # noqa: ASYNC104  # nothing waits in here, so nothing is cancelled
+            "the certificate cannot be read: ask for a new one.", name, serial
+        ) from error
+    try:
+        _check_purpose(extensions)
+        return Identity(name, serial, _only_role(encoded, roles))
+    except RoleError as error:
+        error.name, error.serial = name, serial
+        raise
+
+
+def _check_purpose(extensions: dict[x509.ObjectIdentifier, x509.ExtensionType]) -> None:
+    """Refuse what OpenSSL takes for a client's: authorities, and certificates that name no purpose at all."""
+    constraints = extensions.get(x509.BasicConstraints.oid)
+    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
+        raise RoleError("the certificate is an authority's: ask for a client's.")
+    usage = extensions.get(x509.ExtendedKeyUsage.oid)
+    if not isinstance(usage, x509.ExtendedKeyUsage) or ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+        raise RoleError(
+            "the certificate is not marked for clients: ask for one with extendedKeyUsage = clientAuth."
+        )
 
 
 def serial_text(serial: int) -> str:
@@ -99,10 +138,10 @@ def serial_text(serial: int) -> str:
 
 
 def _only_role(encoded: dict[x509.ObjectIdentifier, bytes], roles: dict[x509.ObjectIdentifier, Role]) -> Role:
-    # Every extension directly below the arc claims a role. An unknown one beside a known one is refused too:
-    # it might be a role, or a restriction, that a newer server understands.
-    prefixes = {oid.dotted_string.rpartition(".")[0] for oid in roles}
-    claims = [oid for oid in encoded if oid.dotted_string.rpartition(".")[0] in prefixes]
+    # Every extension below the arc claims a role. An unknown one beside a known one is refused too: it might
+    # be a role, or a restriction, that a newer server understands.
+    below = tuple({f"{oid.dotted_string.rpartition('.')[0]}." for oid in roles})
+    claims = [oid for oid in encoded if oid.dotted_string.startswith(below)]
     wanted = " or ".join(f'{oid.dotted_string} = UTF8String "{role.value}"' for oid, role in roles.items())
     if not claims:
         raise RoleError(f"the certificate holds no role: ask for one with {wanted}.")
@@ -133,5 +172,6 @@ def name_of(subject: x509.Name) -> str:
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     # The last common name is the most specific (RFC 6125, section 6.4.4).
     text = str(names[-1].value) if names else subject.rfc4514_string()
-    # It will stand in logs and on terminals, where a newline or an escape sequence could forge a line.
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    # It will stand in logs and on terminals, where a newline or an escape sequence could forge a line; and
+    # no two names may come out the same, so what escapes others is escaped too.
+    return "".join(char if char.isprintable() and char != "\\" else ascii(char)[1:-1] for char in text)

@@ -61,7 +61,7 @@ class Server:
         """Wait for the count-th log line with this message and return it."""
 
         def find() -> dict[str, Any] | None:
-            found = [line for line in list(self.log) if line["message"] == message]
+            found = [line for line in list(self.log) if line.get("message") == message]
             if len(found) < count:
                 assert self.process.poll() is None or self._reader.is_alive(), "".join(self.noise)
                 return None

@@ -21,6 +21,7 @@ class ErrorCode(enum.StrEnum):
     RUNNING = "running"
     STALLED = "stalled"
     BUSY = "busy"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     CANCELLED = "cancelled"
     SHUTTING_DOWN = "shutting_down"
     PROTOCOL = "protocol"

@@ -36,6 +36,8 @@ def serve(
     retain: str | None = None,
     stall_timeout: float = 30.0,
     bounds: Bounds | None = None,
+    audit: str | None = None,
+    audit_required: bool = False,
 ) -> int:
     """Run the server until SIGTERM or Ctrl-C; then stop its jobs in order, and end.
 
@@ -68,11 +70,16 @@ def serve(
         [default: all of them, while the server runs].
     stall_timeout:
         Seconds after which a client is given up that takes nothing of what it is sent.
+    audit:
+        File to which a line is added for each decision and each job event, or stderr; SIGHUP opens it again.
+    audit_required:
+        Start no job whose line the audit log has not taken.
     """
     import trio
 
     from certs.roles import DEFAULT_ARC, Role, role_oid
 
+    from .audit import Audit, Trail
     from .hierarchy import CgroupError
     from .log import BackgroundStream, Log
     from .retain import parse_retention
@@ -116,11 +123,18 @@ def serve(
         stall_timeout,
         bounds,
     )
+    if audit_required and audit is None:
+        return _fail("--audit-required needs --audit FILE, which says where the audit log goes.", 2)
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)
+    audit_log = None
     try:
         role_oid(Role.ADMIN, config.arc)
-        trio.run(Server(config, log).run)
+        try:
+            audit_log = None if audit is None else Audit(audit, log, required=audit_required)
+        except OSError as error:
+            return _fail(f"--audit {audit!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
+        trio.run(Server(config, log, Trail(audit_log)).run)
     except CertsError as error:
         return _fail(str(error), EXIT_CERTS)
     except CgroupError as error:
@@ -131,6 +145,8 @@ def serve(
         log.exception("the server failed")
         return _fail("the server failed; its log says how.", EXIT_SERVER)
     finally:
+        if audit_log is not None:
+            audit_log.close()
         stderr.close()
     return 0
 

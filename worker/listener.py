@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from certs.trusted import Bearer
 from wire.errors import ErrorCode, RequestError
 from wire.trio_stream import ByteStream
 
+from .audit import Event, Outcome, Trail
 from .gate import Gate, Visit
 from .log import Log
 from .session import refuse
@@ -55,43 +55,6 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
     return int.from_bytes(info[_ACKED_AT : _ACKED_AT + 8], sys.byteorder)
 
 
-async def serve_peer(
-    tcp: trio.SocketStream,
-    visit: Visit,
-    trust: Trust,
-    arc: str,
-    log: Log,
-    gate: Gate,
-    serve: Serve,
-) -> None:
-    """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
-
-    Never raises for what a peer does: it is logged, and that connection ends.
-
-    Args:
-        tcp: the accepted connection.
-        visit: the gate's view of it.
-        trust: the certificates in force.
-        arc: the OID below which roles are numbered.
-        log: the server's log.
-        gate: counts connections, and bounds the time up to the hello.
-        serve: called with the transport, the client's identity and what its certificate is worth once all are
-            known; it must begin to hold the connection before it awaits anything.
-    """
-    peer = _address(tcp)
-    try:
-        with gate.attend(visit):
-            await _serve_visit(tcp, visit, trust, arc, peer, log, gate, serve)
-        if visit.late:
-            log.warning("a peer made no usable handshake", peer=peer)
-    except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
-        log.info("a connection was cut", peer=peer, reason=str(errors.exceptions[0]))
-    except* Exception:  # one connection must never end the server
-        log.exception("a connection failed", peer=peer)
-    finally:
-        await trio.aclose_forcefully(tcp)
-
-
 class _Sips(trio.abc.Stream):
     """A stream whose reader, OpenSSL, gets little at a time, and in a handshake each in a turn.
 
@@ -123,81 +86,128 @@ class _Sips(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def _serve_visit(
-    tcp: trio.SocketStream,
-    visit: Visit,
-    trust: Trust,
-    arc: str,
-    peer: str,
-    log: Log,
-    gate: Gate,
-    serve: Serve,
-) -> None:
-    # Who says nothing costs no more than this, and who is dropped before its turn neither.
-    await trio.lowlevel.wait_readable(tcp.socket)
-    await gate.turns.take(visit.source)
-    for level, option, value in KEEPALIVE:
-        tcp.setsockopt(level, option, value)
-    sips = _Sips(tcp, gate.turns, visit.source)
-    context = trust.context
-    tls = trio.SSLStream(sips, context, server_side=True)
-    try:
-        # `last_outgoing` in the same step, before another connection takes its place.
-        await _serve_tls(tcp, tls, visit, context.last_outgoing, trust, arc, peer, log, gate, serve)
-    finally:
-        # An SSLStream refers to itself; without this, its 100 KB would wait for the garbage collector.
-        vars(tls).clear()
+class Door:
+    """What every connection passes on its way in.
 
+    Args:
+        trust: the certificates in force.
+        arc: the OID below which roles are numbered.
+        gate: counts connections, and bounds the time up to the hello.
+        log: the server's log.
+    """
 
-async def _serve_tls(
-    tcp: trio.SocketStream,
-    tls: trio.SSLStream[_Sips],
-    visit: Visit,
-    outgoing: ssl.MemoryBIO | None,
-    trust: Trust,
-    arc: str,
-    peer: str,
-    log: Log,
-    gate: Gate,
-    serve: Serve,
-) -> None:
-    try:
-        await tls.do_handshake()
-    except trio.BrokenResourceError as error:
-        if outgoing is not None:
-            await _send_alert(tcp, outgoing.read())
-        log.warning("a TLS handshake was refused", peer=peer, reason=str(error.__cause__ or error))
-        return  # noqa: ASYNC910  # the handshake was one
-    # Now, as a connection that is cut meanwhile no longer tells.
-    certificate = tls.getpeercert(binary_form=True)
-    tls.transport_stream.handshaking = False
+    def __init__(self, trust: Trust, arc: str, gate: Gate, log: Log) -> None:
+        self.trust = trust
+        self.arc = arc
+        self.gate = gate
+        self.log = log
 
-    async def serve_or_refuse(stream: ByteStream) -> None:
+    async def let_in(self, tcp: trio.SocketStream, visit: Visit, trail: Trail, serve: Serve) -> None:
+        """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
+
+        Never raises for what a peer does: it is logged, and that connection ends.
+
+        Args:
+            tcp: the accepted connection.
+            visit: the gate's view of it.
+            trail: its audit trail.
+            serve: called with the transport, the client's identity and what its certificate is worth once all
+                are known; it must begin to hold the connection before it awaits anything.
+        """
+        entry = _Entry(self, tcp, visit, trail, serve)
         try:
-            identity = identity_of(certificate, arc)
-            bearer = trust.admit(certificate)
-            gate.admit(visit, identity.name)
+            with self.gate.attend(visit):
+                await entry.begin()
+            if visit.late:
+                entry.fail("it took too long")
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
+            self.log.info("a connection was cut", peer=entry.peer, reason=str(errors.exceptions[0]))
+        except* Exception:  # one connection must never end the server
+            self.log.exception("a connection failed", peer=entry.peer)
+        finally:
+            await trio.aclose_forcefully(tcp)
+
+
+class _Entry:
+    """One connection on its way in."""
+
+    def __init__(self, door: Door, tcp: trio.SocketStream, visit: Visit, trail: Trail, serve: Serve) -> None:
+        self.peer = peer_address(tcp)
+        self._door = door
+        self._tcp = tcp
+        self._visit = visit
+        self._trail = trail
+        self._serve = serve
+
+    def fail(self, reason: str) -> None:
+        """Tell that there is no session, because the peer did not do what opens one."""
+        self._door.log.warning("a peer made no usable handshake", peer=self.peer, reason=reason)
+        self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
+
+    async def begin(self) -> None:
+        """Make the TLS handshake, and go on if it succeeds."""
+        door = self._door
+        # Who says nothing costs no more than this, and who is dropped before its turn neither.
+        await trio.lowlevel.wait_readable(self._tcp.socket)
+        await door.gate.turns.take(self._visit.source)
+        for level, option, value in KEEPALIVE:
+            self._tcp.setsockopt(level, option, value)
+        context = door.trust.context
+        tls = trio.SSLStream(_Sips(self._tcp, door.gate.turns, self._visit.source), context, server_side=True)
+        outgoing = context.last_outgoing  # in the same step, before another connection takes its place
+        try:
+            try:
+                await tls.do_handshake()
+            except trio.BrokenResourceError as error:
+                reason = str(error.__cause__ or error)
+                self._door.log.warning("a TLS handshake was refused", peer=self.peer, reason=reason)
+                self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
+                if outgoing is not None:
+                    await _send_alert(self._tcp, outgoing.read())
+            else:
+                await self._go_on(tls)
+        finally:
+            # An SSLStream refers to itself; without this, its 100 KB would wait for the garbage collector.
+            vars(tls).clear()
+
+    async def _go_on(self, tls: trio.SSLStream[_Sips]) -> None:
+        # Now, as a connection that is cut meanwhile no longer tells.
+        certificate = tls.getpeercert(binary_form=True)
+        tls.transport_stream.handshaking = False
+        if tls.selected_alpn_protocol() == ALPN_NATIVE:
+            await self._enter(tls, certificate)
+        else:
+            websocket = ServerWebSocket(tls)
+            if await websocket.upgrade():
+                await self._enter(websocket, certificate)
+                with trio.move_on_after(CLOSE_DEADLINE):
+                    await websocket.aclose()
+                return
+            self._deny(self._trail, websocket.refusal)
+        with trio.move_on_after(CLOSE_DEADLINE):
+            await tls.aclose()
+
+    async def _enter(self, stream: ByteStream, certificate: bytes) -> None:
+        """Serve who may come in; tell the others why not."""
+        door = self._door
+        trail = self._trail
+        try:
+            identity = identity_of(certificate, door.arc)
+            trail = trail.about(identity=identity.name, serial=identity.serial)
+            bearer = door.trust.admit(certificate)
+            door.gate.admit(self._visit, identity.name)
         except RoleError as error:
-            log.warning("denied", peer=peer, reason=str(error))
+            self._deny(trail.about(identity=error.name, serial=error.serial), str(error))
             await _refuse(stream, ErrorCode.DENIED, _sentence(error))
         except RequestError as error:
-            if error.code is not ErrorCode.BUSY:  # of which the gate tells
-                log.warning("denied", peer=peer, reason=error.message)
+            self._deny(trail, error.message)
             await _refuse(stream, error.code, error.message)
         else:
-            await serve(stream, identity, bearer)
+            await self._serve(stream, identity, bearer)
 
-    if tls.selected_alpn_protocol() == ALPN_NATIVE:
-        await serve_or_refuse(tls)
-    else:
-        websocket = ServerWebSocket(tls)
-        if await websocket.upgrade():
-            await serve_or_refuse(websocket)
-            with trio.move_on_after(CLOSE_DEADLINE):
-                await websocket.aclose()
-            return
-    with trio.move_on_after(CLOSE_DEADLINE):
-        await tls.aclose()
+    def _deny(self, trail: Trail, reason: str) -> None:
+        self._door.log.warning("denied", peer=self.peer, reason=reason)
+        trail.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=reason)
 
 
 async def _refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
@@ -219,7 +229,8 @@ async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
             pass
 
 
-def _address(tcp: trio.SocketStream) -> str:
+def peer_address(tcp: trio.SocketStream) -> str:
+    """Where a connection comes from, as HOST:PORT."""
     try:
         host, port = tcp.socket.getpeername()[:2]
     except OSError:

@@ -27,6 +27,7 @@ class BackgroundStream:
         self._stream = stream
         self._queue: queue.Queue[str | None] = queue.Queue(lines)
         self._dropped = 0
+        self._lock = threading.Lock()  # the audit log's thread logs too
         self.notice: Callable[[int], str] = "{} lines were dropped\n".format
         self._thread = threading.Thread(target=self._run, daemon=True, name="log")
         self._thread.start()
@@ -37,13 +38,14 @@ class BackgroundStream:
 
     def write(self, line: str) -> None:
         """Queue a line, or count it as dropped."""
-        try:
-            if self._dropped:
-                self._queue.put_nowait(self.notice(self._dropped))
-                self._dropped = 0
-            self._queue.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
+        with self._lock:
+            try:
+                if self._dropped:
+                    self._queue.put_nowait(self.notice(self._dropped))
+                    self._dropped = 0
+                self._queue.put_nowait(line)
+            except queue.Full:
+                self._dropped += 1
 
     def flush(self) -> None:
         """Nothing to do: the thread flushes each line."""

@@ -32,6 +32,7 @@ from wire.jobs import (
 from wire.limits import LimitError
 from wire.messages import Request
 
+from .audit import Event, Outcome, Trail
 from .blocks import BLOCK_BYTES, Chunk
 from .bounds import SMALL_FRAME_BYTES, Bounds
 from .output import Missing
@@ -58,6 +59,10 @@ class Call(Protocol):
     @property
     def registry(self) -> Registry:
         """The jobs."""
+
+    @property
+    def trail(self) -> Trail:
+        """The request's audit trail."""
 
     def credit(self) -> int:
         """Bytes of output that may be sent now."""
@@ -150,8 +155,9 @@ async def start(call: Call, params: StartParams) -> JobReply:
             params.limits.check()
     except LimitError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, str(error)) from error
+    await call.trail.secure()
     job = await call.registry.start(
-        spec, owner=call.identity.name, limits=params.limits or None, seconds=timeout
+        spec, owner=call.identity.name, limits=params.limits or None, seconds=timeout, trail=call.trail
     )
     return JobReply(job.status())
 
@@ -160,6 +166,8 @@ async def start(call: Call, params: StartParams) -> JobReply:
 async def stop(call: Call, params: StopParams) -> JobReply:
     job = call.registry.find(params.id)
     grace = call.registry.grace if params.grace is None else _seconds("grace", params.grace)
+    if not job.ended.is_set():
+        call.trail.record(Event.JOB_STOPPING, Outcome.DONE, job=job.id, grace=grace)
     await job.stop(Cause(CauseKind.STOPPED, by=call.identity.name), grace)
     return JobReply(job.status())
 
@@ -239,7 +247,9 @@ async def _wait_credit(call: Call, offset: int) -> None:
 @method("remove", JobParams, Role.ADMIN)
 async def remove(call: Call, params: JobParams) -> JobReply:
     await trio.lowlevel.checkpoint()
-    return JobReply(call.registry.remove(params.id).status())
+    job = call.registry.remove(params.id)
+    call.trail.record(Event.JOB_REMOVED, Outcome.DONE, job=job.id)
+    return JobReply(job.status())
 
 
 def _seconds(name: str, value: float) -> float:

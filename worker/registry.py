@@ -12,6 +12,7 @@ from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause
 from wire.limits import Limits
 
+from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
 from .ceilings import LimitRefusedError, check_enforceable
 from .failures import explain_start
@@ -60,6 +61,7 @@ class Registry:
         store: where output is kept; None for no bound.
         retention: how long ended jobs are kept.
         bounds: what clients may cost.
+        trail: the server's audit trail.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Registry:
         store: OutputStore | None = None,
         retention: Retention = Retention(),
         bounds: Bounds = DEFAULTS,
+        trail: Trail = NO_TRAIL,
     ) -> None:
         self.bounds = bounds
+        self._trail = trail
         self._store = store
         self._retention = retention
         #: When each ended job that is kept has ended, by Trio's clock, the oldest first.
@@ -128,12 +132,19 @@ class Registry:
         return self._jobs[self._ids[found[0]]]
 
     async def start(
-        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None
+        self,
+        spec: ProcessSpec,
+        *,
+        owner: str,
+        limits: Limits | None,
+        seconds: float | None,
+        trail: Trail = NO_TRAIL,
     ) -> Job:
         """Start a job and return it once its program runs.
 
         It is stopped after ``seconds``, if given.
-        A start goes on if its caller is cancelled: the job then runs, and `list` shows it.
+        A start goes on if its caller is cancelled: the job then runs, and `list` shows it. What becomes of it
+        is recorded on ``trail``, the audit trail of the request.
 
         Raises:
             RequestError: it could not be started, and nothing of it is left.
@@ -157,7 +168,7 @@ class Registry:
         job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output)
         attempt = _Attempt()
         self._unfinished += 1
-        self._nursery.start_soon(self._run, job, attempt, name=f"job {job.id}")
+        self._nursery.start_soon(self._run, job, attempt, trail, name=f"job {job.id}")
         await attempt.settled.wait()
         if attempt.failure is not None:
             raise attempt.failure
@@ -187,12 +198,16 @@ class Registry:
             id_, ended = next(iter(self._ended.items()))
             await trio.sleep_until(ended + self._retention.seconds)
             if id_ in self._ended:
-                self._forget(id_)
+                self._expire(id_)
 
     def _forget(self, id_: str) -> None:
         self._ended.pop(id_, None)
         self._ids.discard(id_)
         self._jobs.pop(id_).output.remove()
+
+    def _expire(self, id_: str) -> None:
+        self._forget(id_)
+        self._trail.record(Event.JOB_REMOVED, Outcome.DONE, job=id_, by="server", cause="retention")
 
     def _keep(self, job: Job) -> None:
         """Take note of a job's end, and forget the oldest if there are too many."""
@@ -201,7 +216,7 @@ class Registry:
             self._one_ended.set()
             self._one_ended = trio.Event()
             if self._retention.count is not None and len(self._ended) > self._retention.count:
-                self._forget(next(iter(self._ended)))
+                self._expire(next(iter(self._ended)))
 
     async def stop_all(self, cause: Cause, grace: float) -> None:
         """Stop every job, accept no more, and return when all have ended."""
@@ -211,9 +226,18 @@ class Registry:
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for job in self:
+                if not job.ended.is_set():
+                    self._trail.record(
+                        Event.JOB_STOPPING,
+                        Outcome.DONE,
+                        job=job.id,
+                        grace=grace,
+                        by=cause.by,
+                        cause=cause.detail,
+                    )
                 nursery.start_soon(job.stop, cause, grace)
 
-    async def _run(self, job: Job, attempt: _Attempt) -> None:  # noqa: ASYNC910  # a task, not called
+    async def _run(self, job: Job, attempt: _Attempt, trail: Trail) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
             self._starting.discard(scope)
             self._count += 1
@@ -222,6 +246,7 @@ class Registry:
             self._ids.add(job.id)
             attempt.failure = None
             attempt.settled.set()
+            trail.record(Event.JOB_STARTED, Outcome.DONE, job=job.id, pid=job.pid)
             self._log.info(
                 "job started", job=job.id, pid=job.pid, owner=job.owner, program=os.fsdecode(job.spec.argv[0])
             )
@@ -242,6 +267,10 @@ class Registry:
             self._starting.discard(scope)
             self._unfinished -= 1
             attempt.settled.set()
+            if attempt.failure is not None and not job.number:
+                trail.failed(attempt.failure)
+            if job.end is not None and job.cause is not None:
+                trail.ended(job.id, job.end, job.cause)
         self._keep(job)
         if job.end is not None and job.cause is not None:
             self._log.info(

@@ -10,6 +10,7 @@ subscribers get the last byte and the final status, then the sessions close, the
 """
 
 import gc
+import itertools
 import resource
 import signal
 import socket
@@ -27,10 +28,11 @@ from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
 from .accept import accept_forever
+from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import Bounds
 from .gate import Gate, Visit
 from .hierarchy import open_hierarchies
-from .listener import acknowledged_bytes, serve_peer
+from .listener import Door, acknowledged_bytes, peer_address
 from .log import Log
 from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
@@ -78,13 +80,16 @@ class Server:
     Args:
         config: how to run it.
         log: where it tells what happens.
+        trail: its audit trail.
 
     Raises:
         CertsError: the certificates cannot be used.
     """
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, trail: Trail = NO_TRAIL) -> None:
         self._config = config
+        self._trail = trail
+        self._connections = itertools.count(1)
         self._log = log
         self._trust = Trust(config.certs, log)
         self._name = f"worker-service/{version('worker-service')}"
@@ -136,19 +141,24 @@ class Server:
                             OutputStore(self._config.budget, self._log, root),
                             self._config.retention,
                             self._bounds,
+                            self._trail,
                         )
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)
                         root.start_soon(self._heed, signals, registry)
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
+        self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
         self._log.info("ended")
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall
         gate = Gate(self._bounds, self._log)
+        door = Door(self._trust, self._config.arc, gate, self._log)
 
         async def handle(tcp: trio.SocketStream, visit: Visit) -> None:
+            trail = self._trail.about(connection=next(self._connections), peer=peer_address(tcp))
+
             async def serve(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
                 # A client that reads nothing closes its window, which the kernel takes for a vanished host.
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(30, stall) * 1000))
@@ -163,6 +173,7 @@ class Server:
                     acknowledged=acknowledged,
                     bounds=self._bounds,
                     turns=gate.turns,
+                    trail=trail.client(identity),
                 )
                 self._sessions.add(session)
                 try:
@@ -171,7 +182,7 @@ class Server:
                 finally:
                     self._sessions.discard(session)
 
-            await serve_peer(tcp, visit, self._trust, self._config.arc, self._log, gate, serve)
+            await door.let_in(tcp, visit, trail, serve)
 
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
@@ -180,6 +191,8 @@ class Server:
                     accepting.start_soon(accept_forever, listener, handle, sessions, gate, self._log)
                     host, port = listener.socket.getsockname()[:2]
                     self._log.info("listening", host=host, port=port)
+                    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                    self._trail.record(Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where)
                 await self._stop_asked.wait()
                 gate.drop_all()
                 accepting.cancel_scope.cancel()
@@ -192,6 +205,7 @@ class Server:
     async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
+                self._trail.reopen()
                 self._trust.reload()
             elif self._stop_asked.is_set():
                 await registry.stop_all(_SHUTDOWN, 0)  # asked twice: no more grace

@@ -33,6 +33,7 @@ from wire.messages import (
 )
 from wire.trio_stream import ByteStream, receive_event
 
+from .audit import NO_TRAIL, Event, Outcome, Trail
 from .blocks import Chunk
 from .bounds import DEFAULTS, Bounds
 from .log import Log
@@ -58,6 +59,7 @@ class _Call:
     session: "Session"
     id: int
     method: str
+    trail: Trail
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     granted: trio.Event = field(default_factory=trio.Event)
 
@@ -106,6 +108,7 @@ class Session:
         acknowledged: tells how many bytes the client's host has acknowledged so far.
         bounds: what a client may cost.
         turns: who gives turns for costly steps; None where nobody does.
+        trail: the client's audit trail.
     """
 
     def __init__(
@@ -120,11 +123,13 @@ class Session:
         acknowledged: Callable[[], int] = lambda: 0,
         bounds: Bounds = DEFAULTS,
         turns: Turns | None = None,
+        trail: Trail = NO_TRAIL,
     ) -> None:
         self.turns = turns
         self._bounds = bounds
         self._max_frame = frame_bytes(identity.role, bounds)
         self.stall = stall
+        self._trail = trail
         self._acknowledged = acknowledged
         self.connection = Connection(Role.SERVER, max_frame=self._max_frame, max_depth=bounds.max_nesting)
         self.identity = identity
@@ -189,12 +194,17 @@ class Session:
         )
         self._queue(hello)
         await trio.lowlevel.checkpoint()
+        self._trail.record(Event.CONNECTION_ACCEPTED, Outcome.ALLOWED)
+        cause = "the server cut it"
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
                 async with trio.open_nursery() as calls:
                     last_word = await self._read(calls)
                     calls.cancel_scope.cancel()
+                cause = "the client left"
+                if last_word is not None:
+                    cause = last_word.message
                 if last_word is not None and last_word is not self._last_word:
                     self._queue(last_word)
                 self._ended = True
@@ -204,8 +214,11 @@ class Session:
                     # A close with bytes unread would reset the connection, and take the last word with it.
                     while await self._stream.receive_some(SEND_BYTES):
                         pass
-        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        except* (trio.BrokenResourceError, trio.ClosedResourceError) as errors:
             self._log.info("a connection was cut", identity=self.identity.name)
+            cause = f"it was cut: {errors.exceptions[0]}"
+        finally:
+            self._trail.record(Event.CONNECTION_ENDED, Outcome.DONE, cause=cause)
 
     async def _write(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -268,16 +281,15 @@ class Session:
     async def _take(self, event: object, calls: trio.Nursery) -> None:  # noqa: ASYNC910  # receive_event's
         match event:
             case Request() as request if self._ending:
-                await self.send(Failure(request.id, ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
-            case Request() as request if self.connection.open_requests > self._bounds.max_requests:
-                await self.send(
-                    Failure(
-                        request.id,
-                        ErrorCode.BUSY,
-                        f"This connection has {self._bounds.max_requests} requests under way: wait for one "
-                        "to end, or open another connection.",
-                    )
+                await self._refuse(
+                    request, RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
                 )
+            case Request() as request if self.connection.open_requests > self._bounds.max_requests:
+                sentence = (
+                    f"This connection has {self._bounds.max_requests} requests under way: wait for one to "
+                    "end, or open another connection."
+                )
+                await self._refuse(request, RequestError(ErrorCode.BUSY, sentence))
             case Request():
                 try:
                     run = prepare(self.identity.role, event)
@@ -289,10 +301,12 @@ class Session:
                             role=self.identity.role.value,
                             method=event.method,
                         )
-                    await self.send(Failure(event.id, error.code, error.message))
+                    await self._refuse(event, error)
                 else:
+                    trail = self._trail.request(event)
+                    trail.decided(event)
                     # The request itself is not kept: while it runs, a client could hold much memory with it.
-                    call = self._calls[event.id] = _Call(self, event.id, event.method)
+                    call = self._calls[event.id] = _Call(self, event.id, event.method, trail)
                     calls.start_soon(self._serve, call, run, name=f"{event.method} {event.id}")
             case Credit(id):
                 if id in self._calls:
@@ -305,6 +319,10 @@ class Session:
             case _:
                 pass
 
+    async def _refuse(self, request: Request, error: RequestError) -> None:
+        self._trail.request(request).decided(request, error)
+        await self.send(Failure(request.id, error.code, error.message))
+
     async def _serve(self, call: _Call, run: Callable[[_Call], Awaitable[object]]) -> None:
         """Run one request and send its final message."""
         final: Message = Failure(call.id, ErrorCode.CANCELLED, "The request was cancelled.")
@@ -312,9 +330,11 @@ class Session:
             try:
                 final = Reply(call.id, codec.to_map(await run(call)))
             except RequestError as error:
+                call.trail.failed(error)
                 final = Failure(call.id, error.code, error.message, error.offset)
             except Exception:  # noqa: BLE001  # one request's bug must not end the connection
                 self._log.exception("a request failed", method=call.method)
+                call.trail.failed(RequestError(ErrorCode.INTERNAL, "The server failed; see its log."))
                 final = Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log.")
         try:
             await self.send(final)

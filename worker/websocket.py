@@ -40,6 +40,8 @@ class ServerWebSocket:
         self._message = bytearray()
         self._ping: wsproto.events.Ping | None = None  # to be answered by whoever sends
         self._ended = False
+        #: Why the client's request was refused, once it was.
+        self.refusal = "it opened no WebSocket"
 
     async def upgrade(self) -> bool:
         """Wait for the client's request and accept it, or refuse it and return False."""
@@ -65,6 +67,7 @@ class ServerWebSocket:
                 with suppress(LocalProtocolError):  # no answer fits to what came
                     answer = self._protocol.send(reply)
                     if body:
+                        self.refusal = body.decode().strip()
                         answer += self._protocol.send(wsproto.events.RejectData(body))
                     await self._stream.send_all(answer)
             return isinstance(reply, wsproto.events.AcceptConnection)

@@ -45,6 +45,7 @@ _OF_CODE = {
     ErrorCode.RUNNING: Exit.FAILED,
     ErrorCode.BUSY: Exit.FAILED,
     ErrorCode.STALLED: Exit.CONNECTION,
+    ErrorCode.AUDIT_UNAVAILABLE: Exit.FAILED,
 }
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from certs.authority import Credential, issue
 from certs.errors import CertsError
 from certs.roles import DEFAULT_ARC, Identity, Role, RoleError, identity_of, role_of
+from tests.forged import PADDED_OID, REFUSED, VALUE, tlv, with_extensions
 from tests.tlshelp import authority, der, doubled_role, forge, key
 
 ADMIN, USER, UNKNOWN = (f"{DEFAULT_ARC}.{leaf}" for leaf in (1, 2, 3))
@@ -45,7 +46,8 @@ def test_a_role_is_these_very_bytes(extension: tuple[str, bytes], role: Role) ->
     [
         pytest.param([], "no role", id="absent"),
         pytest.param([("1.3.6.1.4.1.12345.2.1", SAYS_ADMIN)], "no role", id="another arc"),
-        pytest.param([(f"{ADMIN}.1", SAYS_ADMIN)], "no role", id="below the role"),
+        pytest.param([(f"{ADMIN}.1", SAYS_ADMIN)], "unknown role", id="below the role"),
+        pytest.param([(ADMIN, SAYS_ADMIN), (f"{ADMIN}.1", b"")], "more than one role", id="one and below it"),
         pytest.param([("1.3.6.1.4.1.12345.11", SAYS_ADMIN)], "no role", id="arc with a similar prefix"),
         pytest.param([(UNKNOWN, SAYS_ADMIN)], "unknown role", id="unknown"),
         pytest.param([(ADMIN, SAYS_ADMIN), (USER, SAYS_USER)], "more than one role", id="both"),
@@ -126,9 +128,9 @@ def test_a_malformed_arc_is_the_operators_mistake_not_the_clients(arc: str) -> N
     assert not isinstance(caught.value, RoleError)
 
 
-def test_what_a_server_may_do_does_not_matter_here() -> None:
-    server = issue(authority(), "server", purpose="server", san=["localhost"], key=key("server"))
-    with pytest.raises(RoleError, match="no role"):
+def test_a_servers_certificate_is_no_clients_whatever_its_role() -> None:
+    server = issue(authority(), "server", purpose="server", role=Role.ADMIN, key=key("server"))
+    with pytest.raises(RoleError, match="not marked for clients"):
         role_of(der(server))
 
 
@@ -160,6 +162,7 @@ def named(*attributes: x509.NameAttribute[str]) -> bytes:
     [
         ([(NameOID.COMMON_NAME, "Zoë Ünal")], "Zoë Ünal"),
         ([(NameOID.COMMON_NAME, "eve\nroot \x1b[2J")], r"eve\nroot \x1b[2J"),
+        ([(NameOID.COMMON_NAME, r"eve\nroot")], r"eve\\nroot"),
         ([(NameOID.COMMON_NAME, "general"), (NameOID.COMMON_NAME, "specific")], "specific"),
         ([(NameOID.ORGANIZATION_NAME, "Acme")], "O=Acme"),
         ([], ""),
@@ -168,3 +171,45 @@ def named(*attributes: x509.NameAttribute[str]) -> bytes:
 def test_a_name_is_one_printable_line(attributes: list[tuple[x509.ObjectIdentifier, str]], name: str) -> None:
     identity = identity_of(named(*(x509.NameAttribute(oid, value) for oid, value in attributes)))
     assert identity == Identity(name, "0A0B", Role.USER)
+
+
+@pytest.mark.parametrize("forged", REFUSED)
+def test_what_tls_lets_pass_is_refused_here(forged: str) -> None:
+    """OpenSSL reads leniently what is no DER; whatever it makes of these, no role comes out."""
+    by, build = REFUSED[forged]
+    if by == "role":
+        with pytest.raises(RoleError):
+            role_of(build().der)
+
+
+def test_a_number_that_is_padded_is_no_role() -> None:
+    """OpenSSL cannot read it either, so no server ever gets that far."""
+    with pytest.raises(RoleError):
+        role_of(with_extensions(tlv(0x30, PADDED_OID + VALUE)).der)
+
+
+def test_an_authoritys_certificate_is_no_clients_whatever_its_role() -> None:
+    with pytest.raises(RoleError, match="an authority's"):
+        role_of(REFUSED["an authority's"][1]().der)
+
+
+def test_a_refusal_says_whose_certificate_it_was() -> None:
+    for forged in ("no role", "doubled", "an authority's"):
+        with pytest.raises(RoleError) as caught:
+            identity_of(REFUSED[forged][1]().der)
+        assert caught.value.name == "forged"
+        assert caught.value.serial
+
+
+def test_a_panic_of_the_parser_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Rust part raises what is no Exception; one client's certificate must not end the server."""
+
+    class Panic(BaseException):
+        pass
+
+    def panic(data: bytes) -> x509.Certificate:
+        raise Panic
+
+    monkeypatch.setattr(x509, "load_der_x509_certificate", panic)
+    with pytest.raises(RoleError, match="cannot be read"):
+        role_of(b"")

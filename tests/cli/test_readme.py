@@ -1,5 +1,6 @@
 """The README is true: its blocks marked ``test`` run and print what it says, its tables match the code."""
 
+import json
 import os
 import re
 import socket
@@ -22,6 +23,7 @@ from tests.harness import PATIENCE, serve
 from tests.tlshelp import authority, key, make_directory, save
 from wire.jobs import CauseKind, Status, Usage
 from wire.limits import Limits
+from worker.audit import Event
 from worker.methods import DEFAULT_PATH, INHERITED, METHODS
 
 README = (ROOT / "README.md").read_text()
@@ -231,7 +233,7 @@ def test_every_flag_is_there() -> None:
     flags = VALUED | {"--merge", "--json", "--grace", "--listen", "--arc", "--dir", "--san", "--force"}
     flags |= {"--interval", "--once", "--patience", "--offset", "--tail", "--tail-bytes", "--since"}
     flags |= {"--no-follow", "--stdout", "--stderr", "--output-memory", "--job-memory", "--spill-dir"}
-    flags |= {"--spill-limit", "--overflow", "--retain", "--stall-timeout"}
+    flags |= {"--spill-limit", "--overflow", "--retain", "--stall-timeout", "--audit", "--audit-required"}
     flags |= {"--role", "--days", "--serial", "--new-key", "--name", "--p12"}
     assert [flag for flag in sorted(flags) if not re.search(rf"[`\[ ]{flag}\b", README)] == []
 
@@ -256,6 +258,17 @@ def test_the_numbers_of_a_job() -> None:
     for name, record in (("limits", Limits), ("usage", Usage)):
         listed = set(re.findall(r"`(\w+)`", rows[f"`{name}`"])) - {"query"}
         assert listed == {field.name for field in fields(record)}
+
+
+def test_the_audit_log() -> None:
+    section = README.partition("## Audit\n")[2].partition("\n## ")[0]
+    events = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section.partition("| field |")[0], re.MULTILINE)
+    assert [name for row in events for name in re.findall(r"`(\w+)`", row)] == [
+        event.value for event in Event
+    ]
+    example = re.search(r"^```json\n(.*)\n```$", section, re.MULTILINE)
+    assert example is not None
+    assert set(json.loads(example[1])) <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_the_roles() -> None:

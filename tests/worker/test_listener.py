@@ -19,9 +19,10 @@ from certs.trusted import Bearer
 from tests.worker.common import KeptLog
 from wire.trio_stream import ByteStream
 from worker.accept import accept_forever
+from worker.audit import NO_TRAIL
 from worker.bounds import DEFAULTS
 from worker.gate import Gate, Visit
-from worker.listener import SIP_BYTES, _Sips, serve_peer
+from worker.listener import SIP_BYTES, Door, _Sips
 from worker.trust import Trust
 
 
@@ -39,7 +40,7 @@ class World:
         async def greet(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
             await stream.send_all(identity.name.encode())
 
-        await serve_peer(tcp, visit, self._trust, DEFAULT_ARC, self.log, self.gate, greet)
+        await Door(self._trust, DEFAULT_ARC, self.gate, self.log).let_in(tcp, visit, NO_TRAIL, greet)
 
     def greeted(self) -> bytes:
         """Connect as the admin, in a thread."""

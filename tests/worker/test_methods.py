@@ -20,6 +20,7 @@ from wire.jobs import Cause, CauseKind, JobReply, JobStatus, ListReply, StartPar
 from wire.limits import Limits
 from wire.messages import STDERR, STDOUT, GapReason, Reply, Request, encode_message
 from worker import methods
+from worker.audit import NO_TRAIL, Trail
 from worker.blocks import Chunk
 from worker.bounds import Bounds
 from worker.methods import _environment, _process_spec, prepare
@@ -88,7 +89,7 @@ class FakeRegistry:
         return self.jobs.pop(name)
 
     async def start(
-        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None
+        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None, trail: Trail
     ) -> FakeJob:
         await trio.lowlevel.checkpoint()
         self.started.append((spec, owner, limits, seconds))
@@ -103,6 +104,7 @@ class FakeCall:
     role: Role = Role.ADMIN
     available: int = 2**20
     stall: float = 30.0
+    trail: Trail = NO_TRAIL
     granted: trio.Event = field(default_factory=trio.Event)
     chunks: list[Chunk] = field(default_factory=list)
     gaps: list[Missing] = field(default_factory=list)

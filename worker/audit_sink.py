@@ -1,0 +1,328 @@
+"""Owns the audit log's way to its file: a bounded queue, and a thread of its own that writes whole lines.
+
+Theory of operation. `put` appends to a queue and never waits, so that no sink can hold up the event loop. The
+thread takes lines from the front, up to WRITE_BYTES at a time, and tries until the sink has taken them. It
+lets lines gather for GATHER_SECONDS unless somebody waits for one: waking a thread for each of a thousand
+lines a second costs several times what the lines do. Past
+QUEUE_BYTES, `put` gives lines up and counts them. They are always the ones behind all that is queued; so when
+the thread next takes some, which makes room, it queues a line that tells the count in the very place of those
+that are missing. A line is never larger than PIPE_BUF, so a pipe takes each whole or not at all (pipe(7)).
+A full disk may take half a line: the rest follows it later, or, in another file, the whole line.
+"""
+
+import errno
+import os
+import select
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from .log import Log
+
+#: What names the server's own stderr in place of a file.
+STDERR = "stderr"
+#: The largest line, its newline included.
+LINE_BYTES = select.PIPE_BUF
+#: Bytes of lines that may wait.
+QUEUE_BYTES = 8 * 1024 * 1024
+#: The most that one write to a file takes.
+WRITE_BYTES = 64 * 1024
+#: How long lines gather before they are written, in seconds; a server that is killed takes them with it.
+GATHER_SECONDS = 0.02
+#: A write that takes longer is reported, in seconds.
+STALL_SECONDS = 1.0
+#: Pause before the next try, in seconds.
+RETRY_SECONDS = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """One line on its way. `written` is set once the sink has it; `lost` if it was given up.
+
+    ``count`` is how many lines it stands for: a line that tells of lost ones stands for them.
+    """
+
+    number: int
+    data: bytes
+    count: int = 1
+    written: bool = False
+    lost: bool = False
+
+
+class AuditSink:
+    """Where audit lines go.
+
+    Args:
+        name: a file's path, or ``stderr``. A file is made with mode 0600 if it is missing.
+        log: the server's log, which is told when the sink takes no lines, and when it does again.
+        gap: makes the line that stands for others that were given up, from the first one's number and their
+            count.
+        room: bytes of lines that may wait.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, name: str, log: Log, gap: Callable[[int, int], bytes], *, room: int = QUEUE_BYTES
+    ) -> None:
+        self.name = name
+        #: Whether it takes no lines now, as far as is known.
+        self.stalled = False
+        self._log = log
+        self._gap = gap
+        self._room = room
+        self._queue: deque[Line] = deque()
+        self._queued = 0
+        self._lost, self._lost_first = 0, 0
+        self._unwritten: list[Line] = []  # those that the thread has taken and not written
+        self._wakers: list[Callable[[], None]] = []
+        self._changed = threading.Condition()
+        self._reopen = False
+        self._urgent = False  # somebody waits for a line
+        self._closing: float | None = None  # when the thread gives up
+        self._began: float | None = None  # when the write under way did
+        self._torn = False  # the file ends within a line
+        self._fd: int | None = None
+        if name == STDERR:
+            self._fd = 2
+        else:
+            try:
+                self._open()
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # a FIFO that nobody reads yet: somebody may
+                    raise
+        self._thread = threading.Thread(target=self._run, daemon=True, name="audit")
+        self._thread.start()
+
+    # --- the event loop's side
+
+    def put(self, line: Line) -> None:
+        """Queue a line, or give it up if there is no room. Never waits."""
+        with self._changed:
+            # Behind a lost line, all are lost until that is told, even those for which there is room.
+            if self._lost or self._queued + len(line.data) > self._room:
+                line.lost = True
+                first = not self._lost
+                if first:
+                    self._lost_first = line.number
+                self._lost += 1
+            else:
+                self._queue.append(line)
+                self._queued += len(line.data)
+                if len(self._queue) == 1 or self._queued > WRITE_BYTES:
+                    self._changed.notify()
+                first = False
+        if first:
+            self._log.error("audit lines are given up: the audit log does not take them", sink=self.name)
+        began = self._began
+        if began is not None and time.monotonic() - began > STALL_SECONDS:
+            self._stall(f"it has taken nothing for {STALL_SECONDS:g} s")
+
+    async def wait_written(self, line: Line, patience: float) -> bool:
+        """Wait until the sink has a line; False if it does not take it within ``patience`` seconds."""
+        await trio.lowlevel.checkpoint()
+        wake = trio.lowlevel.current_trio_token().run_sync_soon
+        with trio.move_on_after(patience):
+            while True:
+                event = trio.Event()
+                with self._changed:
+                    if line.written or line.lost or self.stalled:
+                        break
+                    self._wakers.append(partial(wake, event.set))
+                    self._urgent = True
+                    self._changed.notify()
+                await event.wait()
+        return line.written
+
+    def reopen(self) -> None:
+        """Open the file by its name again, as after logrotate; the old one stays if that fails."""
+        with self._changed:
+            self._reopen = True
+            self._changed.notify()
+
+    def close(self, patience: float = 2.0) -> None:
+        """Write what is queued, for at most ``patience`` seconds, and tell the log how much was not."""
+        with self._changed:
+            self._closing = time.monotonic() + patience
+            self._changed.notify()
+        self._thread.join(patience + STALL_SECONDS)
+        with self._changed:
+            left = sum(line.count for line in (*self._unwritten, *self._queue)) + self._lost
+        if left:
+            self._log.error("the last audit lines were lost", sink=self.name, lines=left)
+        if not self._thread.is_alive():
+            self._shut()
+
+    # --- the thread's side
+
+    def _run(self) -> None:
+        while lines := self._take():
+            self._began = time.monotonic()
+            if not self._deliver(lines):
+                return
+            self._began = None
+            with self._changed:
+                for line in lines:
+                    line.written = True
+                self._unwritten = []
+            self._flow()
+
+    def _take(self) -> list[Line]:
+        """The next lines, once there are some; none when it is time to end."""
+        with self._changed:
+            while not self._queue:
+                if self._closing is not None:
+                    return []
+                if self._reopen:
+                    self._open_again()
+                self._changed.wait()
+            self._changed.wait_for(self._is_due, GATHER_SECONDS)
+            self._urgent = False
+            lines, size = [self._queue.popleft()], 0
+            while self._queue and size + len(self._queue[0].data) <= WRITE_BYTES - LINE_BYTES:
+                lines.append(self._queue.popleft())
+                size += len(lines[-1].data)
+            self._queued -= size + len(lines[0].data)
+            if self._lost:
+                gap = Line(self._lost_first, self._gap(self._lost_first, self._lost), self._lost)
+                self._queue.append(gap)
+                self._queued += len(gap.data)
+            lost, self._lost = self._lost, 0
+            self._unwritten = lines
+        if lost:
+            self._log.error("audit lines were given up", sink=self.name, lines=lost)
+        return lines
+
+    def _is_due(self) -> bool:
+        return self._urgent or self._closing is not None or self._queued > WRITE_BYTES
+
+    def _deliver(self, lines: list[Line]) -> bool:
+        """Write lines, however long that takes; False if we are to end before."""
+        data = b"".join(line.data for line in lines)
+        sent = 0
+        while sent < len(data):
+            if self._was_deleted() or (self._reopen and self._open_again()):
+                sent = data.rfind(b"\n", 0, sent) + 1
+            try:
+                sent += self._write(data, sent)
+            except OSError as error:
+                self._unwritten = lines[data.count(b"\n", 0, sent) :]
+                self._excuse(error)
+                if self._closing is not None and time.monotonic() > self._closing:
+                    return False
+        return True
+
+    def _write(self, data: bytes, begin: int) -> int:
+        if self._fd is None:
+            self._open()
+        assert self._fd is not None  # noqa: S101  # what _open has just seen to
+        if self._torn:
+            os.write(self._fd, b"\n")
+            self._torn = False
+        if self._is_regular():
+            return os.write(self._fd, data[begin:])
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(RETRY_SECONDS * 1000):
+            raise BlockingIOError(errno.EAGAIN, "it is not read")
+        return os.write(self._fd, data[begin : data.rfind(b"\n", begin, begin + LINE_BYTES) + 1])
+
+    def _excuse(self, error: OSError) -> None:
+        """Take note of a write that failed, and pause before the next."""
+        if isinstance(error, BlockingIOError):
+            assert self._began is not None  # noqa: S101  # a write is under way
+            if time.monotonic() - self._began > STALL_SECONDS:
+                self._stall(f"nobody has read it for {STALL_SECONDS:g} s")
+            return
+        unread = error.errno in (errno.ENXIO, errno.EPIPE)
+        self._stall("nobody reads it" if unread else str(error.strerror))
+        with self._changed:
+            self._changed.wait_for(lambda: self._reopen, RETRY_SECONDS)
+
+    def _stall(self, reason: str) -> None:
+        with self._changed:
+            told, self.stalled = self.stalled, True
+        if not told:
+            self._log.error("the audit log takes no lines; they wait", sink=self.name, reason=reason)
+        self._wake()
+
+    def _flow(self) -> None:
+        with self._changed:
+            told, self.stalled = self.stalled, False
+        if told:
+            self._log.warning("the audit log takes lines again", sink=self.name)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            with suppress(trio.RunFinishedError):
+                wake()
+
+    # --- the file
+
+    def _open(self) -> None:
+        # Without O_NONBLOCK, opening a FIFO would wait for its reader, and writing to it too.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        fd = os.open(self.name, flags, 0o600)
+        self._shut()
+        self._fd = fd
+        self._torn = self._is_regular() and _ends_within_a_line(fd)
+
+    def _open_again(self) -> bool:
+        self._reopen = False
+        if self.name == STDERR:
+            return False
+        try:
+            self._open()
+        except OSError as error:
+            self._log.error(
+                "the audit log was not opened again; the old file stays in use",
+                sink=self.name,
+                reason=error.strerror,
+            )
+            return False
+        return True
+
+    def _is_regular(self) -> bool:
+        return self._fd is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
+
+    def _was_deleted(self) -> bool:
+        """Give up a file that has no name left: what is written to it would be lost without a word."""
+        if self._fd is None or self.name == STDERR:
+            return False
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink:
+            return False
+        self._log.warning("the audit log's file was deleted; it is made again", sink=self.name)
+        self._shut()
+        return True
+
+    def _shut(self) -> None:
+        if self._fd is not None and self.name != STDERR:
+            os.close(self._fd)
+        self._fd = None
+
+
+def _ends_within_a_line(fd: int) -> bool:
+    """Whether a server before us left half a line, which the next one must not be joined to."""
+    size = os.fstat(fd).st_size
+    if size == 0:
+        return False
+    try:
+        reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # we may write to it alone
+        return False
+    try:
+        return os.pread(reading, 1, size - 1) != b"\n"
+    finally:
+        os.close(reading)
