@@ -62,6 +62,7 @@ class Job:
         log: the server's log.
         output: where its output goes.
         number: its place among the server's jobs.
+        user: the name of the user that it runs as.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Job:
     log: Log
     output: OutputLog = field(default_factory=OutputLog)
     number: int = 0
+    user: str | None = None
     pid: int = 0
     started_at: float = 0.0
     ended_at: float | None = None
@@ -106,6 +108,7 @@ class Job:
             usage=self._usage,
             notes=(notes(self.limits) if self.limits else ()) + self._now(),
             dropped=self.output.dropped or None,
+            user=self.user,
         )
 
     def _now(self) -> tuple[str, ...]:

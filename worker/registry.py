@@ -22,6 +22,7 @@ from .log import Log
 from .output import OutputLog
 from .spawner import ProcessSpec, Spawner, SpawnError
 from .store import OutputStore
+from .users import Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Registry:
         store: where output is kept; None for no bound.
         retention: how long ended jobs are kept.
         bounds: what clients may cost.
+        users: who jobs may run as.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Registry:
         store: OutputStore | None = None,
         retention: Retention = Retention(),
         bounds: Bounds = DEFAULTS,
+        users: Users | None = None,
     ) -> None:
         self.bounds = bounds
+        self.users = users or Users()
         self._store = store
         self._retention = retention
         #: When each ended job that is kept has ended, by Trio's clock, the oldest first.
@@ -154,7 +158,8 @@ class Registry:
             except LimitRefusedError as error:
                 raise explain_start(spec, error) from error
         output = OutputLog(self._store)
-        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output)
+        user = spec.user.name if spec.user is not None else self.users.own
+        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output, user=user)
         attempt = _Attempt()
         self._unfinished += 1
         self._nursery.start_soon(self._run, job, attempt, name=f"job {job.id}")

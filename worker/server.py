@@ -33,10 +33,12 @@ from .gate import Gate, Visit
 from .hierarchy import open_hierarchies
 from .listener import acknowledged_bytes, serve_peer
 from .log import Log
+from .protect import protect
 from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
 from .spawner import Spawner
 from .store import Budget, OutputStore
+from .users import Users
 
 #: Longest wait for sessions to end once every job has, in seconds.
 SESSIONS_DEADLINE = 5.0
@@ -58,6 +60,8 @@ class Config:
         retention: how long ended jobs are kept.
         stall: seconds after which a client that takes nothing is given up.
         bounds: what clients may cost.
+        users: who jobs may run as.
+        permits: what `privileges` leaves to jobs.
     """
 
     host: str
@@ -70,6 +74,8 @@ class Config:
     retention: Retention = field(default_factory=Retention)
     stall: float = STALL_SECONDS
     bounds: Bounds = field(default_factory=Bounds)
+    users: Users = field(default_factory=Users)
+    permits: tuple[str, ...] = ()
 
 
 class Server:
@@ -122,8 +128,9 @@ class Server:
                     )
                 for controller, reason in hierarchies.missing.items():
                     self._log.warning("limits are missing", controller=controller, reason=reason)
+                protect(self._log)
                 async with trio.open_nursery() as root:
-                    spawner = Spawner(hierarchies, self._log, self._descriptors)
+                    spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
                     await root.start(spawner.run)
                     async with trio.open_nursery() as jobs:
                         registry = Registry(
@@ -135,6 +142,7 @@ class Server:
                             OutputStore(self._config.budget, self._log, root),
                             self._config.retention,
                             self._bounds,
+                            self._config.users,
                         )
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)
