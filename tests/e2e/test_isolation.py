@@ -15,7 +15,7 @@ import pytest
 
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import Server, serve
+from tests.harness import Server, alive, serve
 from wire.errors import ErrorCode, RequestError
 from wire.messages import STDERR, STDOUT
 from worker.privileges import JOB_SCORE
@@ -160,8 +160,11 @@ def test_root_by_name_is_root(admin: Client) -> None:
 
 
 def test_a_user_job_ends_as_any_other(server: Server, admin: Client) -> None:
-    job = admin.start(["sh", "-c", "trap '' TERM; sleep 600 & sleep 600"], cwd="/", user="nobody")
-    assert admin.stop(job.id, grace=0).signal == 9
+    job = admin.start(["sh", "-c", "setsid sleep 600 & echo $!; exec sleep 600"], cwd="/", user="nobody")
+    with admin.stream(job.id) as stream:
+        daemon = int(next(iter(stream)).data)
+    assert admin.stop(job.id).signal == 15
+    assert not alive(daemon)
     assert not [path for path in server.job_cgroups() if path.name == job.id]
 
 
@@ -268,7 +271,7 @@ def test_a_server_that_is_not_root(shared_certificates: Path, python: str) -> No
     A capability lets it reach this repository and its certificates, which may be root's alone; jobs lack it.
     """
     reach = "+dac_read_search"
-    prefix = ["setpriv", "--reuid", "nobody", "--regid", "nobody", "--clear-groups"]
+    prefix = ["setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups"]
     prefix += ["--inh-caps", reach, "--ambient-caps", reach, "--"]
     with serve(shared_certificates, prefix=prefix, cwd=Path("/")) as running, running.connect() as client:
         for options in ({}, {"user": "nobody"}):
