@@ -237,6 +237,7 @@ class Job:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stopper, processes, child)
             nursery.start_soon(self._watch, processes)
+            nursery.start_soon(processes.finish_kills, processes.kill)
             if self.timeout is not None:
                 nursery.start_soon(self._timer, self.timeout)
             await child.wait()

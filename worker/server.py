@@ -132,6 +132,7 @@ class Server:
                 async with trio.open_nursery() as root:
                     spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
                     await root.start(spawner.run)
+                    root.start_soon(hierarchies.oom.run)
                     async with trio.open_nursery() as jobs:
                         registry = Registry(
                             jobs,
