@@ -1,5 +1,6 @@
 """Owns the `serve` command; mounting it imports no Trio."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -86,6 +87,7 @@ def serve(
     from certs.roles import DEFAULT_ARC, Role, role_oid
 
     from .hierarchy import CgroupError
+    from .library_log import LibraryLog
     from .log import BackgroundStream, Log
     from .privileges import CORE_DUMPS, NEW_PRIVILEGES
     from .retain import parse_retention
@@ -142,6 +144,7 @@ def serve(
     )
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)
+    logging.getLogger().addHandler(LibraryLog(log))
     try:
         role_oid(Role.ADMIN, config.arc)
         trio.run(Server(config, log).run)

@@ -155,7 +155,7 @@ class Registry:
         if limits is not None:
             try:
                 check_enforceable(self._hierarchies, limits)
-            except LimitRefusedError as error:
+            except (LimitRefusedError, OSError) as error:
                 raise explain_start(spec, error) from error
         output = OutputLog(self._store)
         user = spec.user.name if spec.user is not None else self.users.own
