@@ -110,7 +110,7 @@ class JobCgroup:
             await self._memory.run(kill)
 
     async def finish_kills(self, kill: Callable[[], None]) -> None:
-        """See to it that the job ends as one when the kernel takes a part of it, as `watch` does for the rest."""
+        """See to it that the job ends as one when the kernel's OOM killer takes a part of it."""
         await trio.lowlevel.checkpoint()
         if self._memory is not None:
             await self._memory.finish_kills(kill)

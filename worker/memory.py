@@ -2,9 +2,9 @@
 
 With v2, the kernel's OOM killer takes the whole cgroup (memory.oom.group). With v1 it would take one process
 of it and let the others run on; so the killer is held back (memory.oom_control), the kernel lets the process
-that needs memory wait, and tells us through an eventfd; then we kill the job as one. Nothing holds it back when
-memory runs out above the job, in a cgroup or the host; then `worker.oom` says that it has struck, and the job
-that it struck is killed as one.
+that needs memory wait, and tells us through an eventfd; then we kill the job as one. Nothing holds it back
+when memory runs out above the job, in a cgroup or the host; then `worker.oom` says that it has struck, and
+the job that it struck is killed as one.
 
 Thrashing. A job whose own data fills its memory has little room left for pages of files, its programs' text
 among them. The kernel then reads the same pages again and again, calls each of them progress, and does not
@@ -114,7 +114,7 @@ class MemoryWatch:
             raise ExceptionGroup("a watch was refused", refused)
 
     async def finish_kills(self, kill: Callable[[], None]) -> None:
-        """Kill the rest of a job of which v1's OOM killer has taken a process, for want of memory anywhere."""
+        """Kill the rest of a job of which v1's OOM killer has taken a process; return at once with v2."""
         await trio.lowlevel.checkpoint()
         while self._version == 1:
             await self._bell.wait()

@@ -1,8 +1,8 @@
 """Owns what a job is not to inherit of the server: privileges, priority, keys.
 
 `settle` runs once in the spawner, for what every fork of it may share; `drop` and `new_session_keyring` run
-in the child between fork and exec, where nothing may block, allocate much or ask anybody for a name. All of it is
-the kernel's own account: capabilities(7), prctl(2), keyrings(7), proc_pid_oom_score_adj(5).
+in the child between fork and exec, where nothing may block or ask anybody for a name. Sources:
+capabilities(7), prctl(2), session-keyring(7), proc_pid_oom_score_adj(5).
 
 The spawner loads it, so it imports the standard library alone, and little of that.
 """
@@ -16,8 +16,6 @@ PR_CAPBSET_DROP = 24
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
 #: Those that let a process keep capabilities when it gives up root. The others only take some away, and stay.
 SECUREBITS_THAT_KEEP = 0x4 | 0x10  # SECBIT_NO_SETUID_FIXUP, SECBIT_KEEP_CAPS
 CAPABILITY_VERSION = 0x20080522
@@ -68,6 +66,10 @@ def prctl(option: int, *arguments: int) -> int:
     return result
 
 
+def _syscall(*words: int) -> None:
+    _libc.syscall(*map(ctypes.c_long, words))
+
+
 def _capabilities(call: str, sets: "ctypes.Array[_CapabilitySets]") -> None:
     header = _CapabilityHeader(CAPABILITY_VERSION, 0)
     if getattr(_libc, call)(ctypes.byref(header), sets) != 0:
@@ -103,9 +105,8 @@ class Privileges:
         sets = (_CapabilitySets * 2)()
         _capabilities("capget", sets)
         for half in sets:
-            half.inheritable = 0
+            half.inheritable = 0  # which empties the ambient set too
         _capabilities("capset", sets)
-        _try(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
         bits = prctl(PR_GET_SECUREBITS)
         if bits & SECUREBITS_THAT_KEEP:
             _try(PR_SET_SECUREBITS, bits & ~SECUREBITS_THAT_KEEP)
@@ -123,7 +124,7 @@ class Privileges:
         prctl(PR_SET_DUMPABLE, 0)
 
     def drop(self, user: "tuple[int, int, list[int]] | None") -> None:
-        """In the child: be a likelier victim of the OOM killer than the server, be the user, have no capability.
+        """In the child: be a likelier victim of the OOM killer, be the user, have no capability.
 
         Root keeps its capabilities: without them, it could still get at all that root owns.
 
@@ -158,8 +159,9 @@ class Privileges:
 def new_session_keyring() -> None:
     """Leave the session keyring that was inherited, with its keys, for an empty one."""
     number = KEYCTL.get(_machine)
-    if number is not None:  # it may also be forbidden, or the user's keys used up: then there is the spawner's
-        _libc.syscall(ctypes.c_long(number), ctypes.c_long(KEYCTL_JOIN_SESSION_KEYRING), None)
+    # It may also be forbidden, or the user's keys used up: then there is the spawner's own, without keys.
+    if number is not None:
+        _syscall(number, KEYCTL_JOIN_SESSION_KEYRING, 0)
 
 
 def _normal_priority() -> None:
@@ -173,12 +175,12 @@ def _normal_priority() -> None:
         pass
     number = IOPRIO_SET.get(_machine)
     if number is not None:
-        _libc.syscall(ctypes.c_long(number), ctypes.c_long(IOPRIO_WHO_PROCESS), ctypes.c_long(0), ctypes.c_long(0))
+        _syscall(number, IOPRIO_WHO_PROCESS, 0, 0)
 
 
 def _last_capability() -> int:
     try:
-        with open("/proc/sys/kernel/cap_last_cap") as file:  # noqa: PTH123  # pathlib costs the spawner its start-up
+        with open("/proc/sys/kernel/cap_last_cap") as file:  # noqa: PTH123  # pathlib is slow to import
             return int(file.read())
     except (OSError, ValueError):
         return 63

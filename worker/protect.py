@@ -27,8 +27,9 @@ def protect(log: Log) -> None:
             score.write_text(str(SCORE))
     except (OSError, ValueError) as error:
         log.info(
-            "the server's own OOM score stays as it is; to lower it, give the server CAP_SYS_RESOURCE, "
-            f"or OOMScoreAdjust={SCORE} in its systemd unit",
+            "the server's own OOM score stays as it is; CAP_SYS_RESOURCE, or OOMScoreAdjust= in its systemd "
+            "unit, would lower it",
+            wanted=SCORE,
             reason=str(error),
         )
     prctl(PR_SET_DUMPABLE, 0)

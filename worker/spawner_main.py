@@ -233,7 +233,7 @@ class Spawner:
         return os.fork(), 0
 
     def become(self, request: dict, fds: list[int], exec_write: int) -> int:  # type: ignore[type-arg]
-        """In the child: join the cgroups, take clean descriptors and signals, be the user, exec. Never returns."""
+        """In the child: join the cgroups, take clean descriptors and signals, be the user, exec."""
         step = "cgroup"
         try:
             outputs = 1 if request["merge"] else 2

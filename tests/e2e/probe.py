@@ -34,11 +34,7 @@ def attempt(act: str, *arguments: object) -> str:
 def main() -> None:
     """Tell it."""
     status = dict(line.split(":\t", 1) for line in open("/proc/self/status"))  # noqa: SIM115, PTH123
-    terminal = None
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR)
-    except OSError as error:
-        terminal = error.strerror
+    terminal = attempt("open", "/dev/tty", os.O_RDWR)
     reopened = attempt("open", "/dev/stdout", os.O_WRONLY)
     print(  # noqa: T201
         json.dumps(

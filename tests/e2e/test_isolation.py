@@ -1,6 +1,7 @@
 """What a job does not inherit of its server, as it sees it itself; and a job as another user (issue 5)."""
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -104,7 +105,7 @@ def test_a_job_inherits_nothing_of_a_careless_server(careless: Server) -> None:
     assert seen["oom_score_adj"] == 300 + JOB_SCORE
     assert seen["limits"]["RLIMIT_CORE"] == [0, 0]
     assert seen["limits"]["RLIMIT_NOFILE"][0] == 777
-    assert seen["terminal"] == os.strerror(6)
+    assert seen["terminal"] == "ENXIO"
     session, group, pid = seen["session"]
     assert session == group == pid
     assert seen["key"] is False
@@ -113,6 +114,30 @@ def test_a_job_inherits_nothing_of_a_careless_server(careless: Server) -> None:
 def test_each_job_has_a_session_keyring_of_its_own(admin: Client) -> None:
     first, second = probe(admin)["keyring"], probe(admin)["keyring"]
     assert first != second
+
+
+#: Uses up what keys a user may have, says so, and stays.
+HOARD = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+ADD_KEY = {"x86_64": 248, "aarch64": 217, "riscv64": 217}[os.uname().machine]
+number = 0
+while libc.syscall(ADD_KEY, b"user", b"key %d" % number, b"x", 1, -3) >= 0:
+    number += 1
+os.write(1, os.strerror(ctypes.get_errno()).encode())
+time.sleep(600)
+"""
+
+
+def test_without_a_keyring_of_its_own_it_has_not_the_servers_either(careless: Server, python: str) -> None:
+    with careless.connect() as client:
+        hoarder = client.start([python, "-I", "-S", "-c", HOARD], cwd="/", user="nobody")
+        with client.stream(hoarder.id) as stream:
+            assert next(iter(stream)).data == os.strerror(errno.EDQUOT).encode()
+        first, second = (probe(client, python, user="nobody") for _ in range(2))
+        assert first["keyring"] == second["keyring"], "there was room for one after all"
+        assert first["key"] is False
+        client.stop(hoarder.id)
 
 
 def test_root_without_a_user_keeps_what_it_has(server: Server, admin: Client) -> None:
@@ -289,4 +314,6 @@ def test_a_server_that_is_not_root(shared_certificates: Path, python: str) -> No
         for pid in (running.process.pid, running.spawner_pid):
             looked = collect(client, client.start(["cat", f"/proc/{pid}/environ"]).id)
             assert b"Permission denied" in looked[STDERR]
+            # As the capability alone would see to that: what nobody may look into is root's in /proc.
+            assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
             assert looked[STDOUT] == b""

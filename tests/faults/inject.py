@@ -47,7 +47,7 @@ def mkdir(path, *rest, **more):
 
 def write(fd, data):
     path = paths.pop(fd, None)
-    if path is not None and os.path.exists(f"/proc/self/fd/{{fd}}") and os.readlink(f"/proc/self/fd/{{fd}}") == path:
+    if path is not None and os.readlink(f"/proc/self/fd/{{fd}}") == str(path):  # not reused meanwhile
         check("write", path)
     return really_write(fd, data)
 

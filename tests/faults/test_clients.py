@@ -38,7 +38,9 @@ def command(server: Server, *words: str) -> subprocess.Popen[bytes]:
 def test_a_killed_and_a_stopped_follower_cost_the_others_nothing(
     shared_certificates: Path, tmp_path: Path
 ) -> None:
-    script = f"echo begun; while [ ! -e go ]; do sleep 0.01; done; exec {sys.executable} -I -S printer.py {SIZE}"
+    script = (
+        f"echo begun; while [ ! -e go ]; do sleep 0.01; done; exec {sys.executable} -I -S printer.py {SIZE}"
+    )
     (tmp_path / "printer.py").write_text(printer(SIZE)[-2])
     with serve(shared_certificates, "--stall-timeout", "1") as server, server.connect() as client:
         before = descriptors(server)[0]
@@ -57,7 +59,7 @@ def test_a_killed_and_a_stopped_follower_cost_the_others_nothing(
             assert follower.wait(20) == 0
             assert digest.hexdigest() == expected(SIZE)
             assert client.query(job.id).exit_code == 0
-            # The killed one's connection is gone at once, the stopped one's once it has taken nothing for long.
+            # The killed one's goes at once, the stopped one's once it has taken nothing for long.
             eventually(lambda: descriptors(server)[0] <= before, "the descriptors of both back")
             stopped.kill()
 

@@ -20,7 +20,9 @@ HOST, HELD, CROWD, LESS = 600, 50, 14, 45
 @contextmanager
 def small_host() -> Iterator[Path]:
     """A v1 memory cgroup below our own, in which a server and its jobs find little memory."""
-    mount = next((mount for mount in read_mounts() if "memory" in mount.controllers and mount.version == 1), None)
+    mount = next(
+        (mount for mount in read_mounts() if "memory" in mount.controllers and mount.version == 1), None
+    )
     if mount is None:
         pytest.skip("NOT TESTED: no v1 memory controller here; with v2, the kernel takes a job as one")
     path = mount.own / f"test-host-{os.getpid()}"
