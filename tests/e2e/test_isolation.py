@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from client.blocking import Client
+from tests.e2e.test_hosts import NO_CGROUP, changed
 from tests.e2e.test_output import collect
 from tests.harness import Server, alive, serve
+from tests.host.common import FOUR
 from wire.errors import ErrorCode, RequestError
 from wire.messages import STDERR, STDOUT
 from worker.privileges import JOB_SCORE
@@ -214,6 +216,42 @@ def test_what_a_user_may_not_is_a_typed_error(server: Server, admin: Client, tmp
         assert caught.value.code is code
     assert len(list(admin.list())) == before
     assert not server.job_cgroups()
+
+
+#: Tries to leave its cgroups, to change their limits, to signal the server's processes; tells what it could.
+ESCAPE = """
+while IFS=: read -r _ names path; do
+    for mount in $(awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/self/mounts); do
+        for folder in "$mount$path" "$mount$(dirname "$path")" "$mount"; do
+            for file in cgroup.procs tasks cgroup.kill memory.limit_in_bytes memory.max pids.max; do
+                [ -e "$folder/$file" ] && (echo 0 >"$folder/$file") 2>/dev/null && echo "wrote $folder/$file"
+            done
+            mkdir "$folder/inner" 2>/dev/null && echo "made $folder/inner"
+        done
+    done
+done </proc/self/cgroup
+for pid in $*; do
+    kill -0 $pid 2>/dev/null && echo "may signal $pid"
+    cat /proc/$pid/environ 2>/dev/null && echo "may look into $pid"
+done
+echo tried
+"""
+
+
+def test_a_user_job_cannot_get_at_its_cgroups_or_at_the_server(server: Server, admin: Client) -> None:
+    pids = map(str, (server.process.pid, server.spawner_pid))
+    job = admin.start(["sh", "-c", ESCAPE, "sh", *pids], cwd="/", user="nobody", limits=FOUR)
+    assert collect(admin, job.id) == {STDOUT: b"tried\n", STDERR: b""}
+
+
+def test_a_user_job_without_a_cgroup_cannot_get_at_its_keeper(shared_certificates: Path, python: str) -> None:
+    with serve(shared_certificates, prefix=changed(NO_CGROUP)) as running, running.connect() as client:
+        check_is_nobody(probe(client, python, user="nobody"))
+        job = client.start(["sh", "-c", "setsid sleep 600 & echo $!; exec sleep 600"], cwd="/", user="nobody")
+        with client.stream(job.id) as stream:
+            daemon = int(next(iter(stream)).data)
+        client.stop(job.id)
+        assert not alive(daemon)
 
 
 # --- what the operator decides
