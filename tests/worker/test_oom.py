@@ -96,6 +96,7 @@ async def test_only_a_v1_job_that_was_struck_is_finished(
     nursery.start_soon(watch.finish_kills, lambda: killed.append("killed"))
     await trio.testing.wait_all_tasks_blocked()
     (tmp_path / "memory.oom_control").write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")
+    (tmp_path / "memory.events.local").write_text(f"oom_kill {kills}\n")
     vmstat.kills = 4
     await trio.sleep(10)
     assert bool(killed) == ends
