@@ -66,7 +66,7 @@ def test_a_killed_and_a_stopped_follower_cost_the_others_nothing(
             begun, _, printed = b"".join(pieces).partition(b"\n")
             assert begun == b"egun"  # behind the byte that `command` has read
             assert hashlib.sha256(printed).hexdigest() == expected(SIZE)
-            assert client.query(job.id).exit_code == 0
+            assert client.remove(job.id).exit_code == 0  # and the file with its output
             # The killed one's goes at once, the stopped one's once it has taken nothing for long.
             eventually(lambda: descriptors(server)[0] <= before, "the descriptors of both back")
 

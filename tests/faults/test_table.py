@@ -9,13 +9,13 @@ NAMED = re.findall(
 )
 
 
-def tests_in(path: Path) -> set[str]:
+def named_in(path: Path) -> set[str]:
     return set(re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE))
 
 
 def test_every_fault_has_its_test() -> None:
     assert len(NAMED) > 20
-    assert [(path, name) for path, name in NAMED if name not in tests_in(ROOT / path)] == []
+    assert [(path, name) for path, name in NAMED if name not in named_in(ROOT / path)] == []
 
 
 def test_every_test_has_its_line() -> None:
@@ -23,6 +23,6 @@ def test_every_test_has_its_line() -> None:
         name
         for path in Path(__file__).parent.glob("test_*.py")
         if path != Path(__file__)
-        for name in tests_in(path)
+        for name in named_in(path)
     }
     assert own - {name for _, name in NAMED} == set()
