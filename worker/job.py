@@ -294,7 +294,6 @@ class Job:
             self._processes = None
             if child is not None:
                 self.cause = cause_of(end, stopped=self.cause, out_of_memory=out_of_memory)
-                self.ended_at, self.end = time.time(), end
                 # The clock may have been set back meanwhile.
                 self.ended_at, self.end = max(self.started_at, time.time()), end
                 self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight

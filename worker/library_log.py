@@ -1,7 +1,6 @@
 """Owns what libraries log, by way of the standard library's logging: it becomes lines of the server's log.
 
-Trio says so each time that it cannot accept a connection for want of descriptors, which is ten times a second
-for as long as that lasts; here it is one line a minute.
+Without it, logging would print them to stderr, with tracebacks. What is said again and again is one line a minute.
 """
 
 import logging
