@@ -1,6 +1,7 @@
 """Owns what libraries log, by way of the standard library's logging: it becomes lines of the server's log.
 
-Without it, logging would print them to stderr, with tracebacks. What is said again and again is one line a minute.
+Without it, logging would print them to stderr, with tracebacks. What is said again and again is told once a
+minute.
 """
 
 import logging

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.inject import Faults
 from tests.harness import Server, children, eventually, serve
 from tests.host.common import FOUR, bases, descriptors
+from tests.host.test_leftovers import jobs_cgroups
 from wire.errors import ErrorCode, RequestError
 
 pytestmark = pytest.mark.host
@@ -33,7 +34,7 @@ def refusal(server: Server, faults: Faults, call: str, number: str, part: str) -
             client.start(["true"], limits=FOUR)
         assert faults.happened, "nothing failed"
         faults.end()
-        assert not server.job_cgroups()
+        assert not jobs_cgroups(server)
         assert children(server.spawner_pid) == []
         eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
         assert len(list(client.list())) == jobs
