@@ -98,6 +98,7 @@ class Client:
         limits: Limits | None = None,
         merge: bool = False,
         seconds: float | None = None,
+        user: str | None = None,
     ) -> JobStatus:
         """Start a job and return once its program runs.
 
@@ -108,8 +109,9 @@ class Client:
             limits: ceilings that the kernel is to enforce.
             merge: one pipe for stdout and stderr, which keeps their exact order.
             seconds: stop the job after so long.
+            user: the name of the server's user to run as; what its operator chose if None.
         """
-        params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds)
+        params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user)
         return job_of(self._link.call("start", params))
 
     def stop(self, job_id: str, *, grace: float | None = None) -> JobStatus:

@@ -130,6 +130,7 @@ def start_params(
     *,
     merge: bool,
     seconds: float | None,
+    user: str | None = None,
 ) -> StartParams:
     """Build the parameters of ``start`` from what callers have; text becomes bytes as in os.fsencode."""
     return StartParams(
@@ -139,6 +140,7 @@ def start_params(
         merge=merge,
         timeout=seconds,
         limits=limits or None,
+        user=user,
     )
 
 

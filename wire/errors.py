@@ -16,6 +16,7 @@ class ErrorCode(enum.StrEnum):
     NO_SUCH_PROGRAM = "no_such_program"
     NOT_EXECUTABLE = "not_executable"
     BAD_DIRECTORY = "bad_directory"
+    BAD_USER = "bad_user"
     START_FAILED = "start_failed"
     LIMIT_REFUSED = "limit_refused"
     RUNNING = "running"

@@ -73,6 +73,7 @@ class JobStatus:
     ``exit_code`` is there once ``status`` is exited, ``signal`` once it is signaled, ``cause`` and
     ``ended`` in both cases. ``notes`` are sentences for people about its start, such as a limit that is
     more than the machine has. Of the output, the first ``dropped`` bytes are gone, by the server's policy.
+    ``user`` is the user of the server's host that it runs as, by name.
     """
 
     id: str
@@ -91,6 +92,7 @@ class JobStatus:
     usage: Usage | None = None
     notes: tuple[str, ...] = ()
     dropped: int | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class StartParams:
     ``argv`` is the program and its arguments. ``env`` is added to the server's allow-list.
     ``cwd`` is an absolute path (default: the server's). ``merge`` gives stdout and stderr one pipe.
     ``timeout`` stops the job after that many seconds, as ``stop`` with the default grace would.
+    ``user`` names the user of the server's host to run as (default: the operator's choice).
     """
 
     argv: tuple[bytes, ...]
@@ -108,6 +111,7 @@ class StartParams:
     merge: bool = False
     timeout: float | None = None
     limits: Limits | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ CONTROLLER_OF = {
     "disk_weight": "io",
 }
 
+#: What says nothing of a limit, but that we can do no more at the moment.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _NO_SWAP = "the memory controller does not count swap here; boot with swapaccount=1, or turn swap off"
 
 
@@ -115,6 +117,7 @@ def apply(hierarchies: Hierarchies, name: str, limits: Limits) -> None:
 
     Raises:
         LimitRefusedError: the kernel refused a value.
+        OSError: we have run out of what it takes to ask.
     """
     disks = whole_disks() if {"disk_ops", "disk_bytes"} & limits.named().keys() else []
     for limit, value in limits.named().items():
@@ -126,6 +129,8 @@ def apply(hierarchies: Hierarchies, name: str, limits: Limits) -> None:
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     continue  # a disk that was taken out since they were listed
+                if error.errno in SHORTAGES:
+                    raise
                 reason = f"The kernel refused {limit} = {value} ({file}: {error.strerror})"
                 if limit == "cpu" and error.errno == errno.EINVAL and controller.version == 1:
                     above = controller.base.parent

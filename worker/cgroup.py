@@ -55,7 +55,9 @@ class JobCgroup:
             memory = hierarchies.controllers.get("memory")
             if memory is not None:
                 pressure = self.path if (self.path / "memory.pressure").exists() else None
-                self._memory = MemoryWatch(memory.base / name, memory.version, pressure, limits.memory)
+                self._memory = MemoryWatch(
+                    memory.base / name, memory.version, pressure, limits.memory, hierarchies.oom
+                )
         except BaseException:
             for path in made:
                 path.rmdir()
@@ -106,6 +108,12 @@ class JobCgroup:
         await trio.lowlevel.checkpoint()
         if self._memory is not None:
             await self._memory.run(kill)
+
+    async def finish_kills(self, kill: Callable[[], None]) -> None:
+        """See to it that the job ends as one when the kernel's OOM killer takes a part of it."""
+        await trio.lowlevel.checkpoint()
+        if self._memory is not None:
+            await self._memory.finish_kills(kill)
 
     def usage(self) -> Usage | None:
         """What the job has used so far, as far as this host counts it."""

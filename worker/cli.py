@@ -1,5 +1,6 @@
 """Owns the `serve` command; mounting it imports no Trio."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,6 +39,10 @@ def serve(
     bounds: Bounds | None = None,
     audit: str | None = None,
     audit_required: bool = False,
+    job_user: str | None = None,
+    pin_job_user: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    allow_new_privileges: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    allow_core_dumps: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Run the server until SIGTERM or Ctrl-C; then stop its jobs in order, and end.
 
@@ -74,6 +79,14 @@ def serve(
         File to which a line is added for each decision and each job event, or stderr; SIGHUP opens it again.
     audit_required:
         Start no job whose line the audit log has not taken.
+    job_user:
+        The user that jobs run as where the request names none [default: the server's own].
+    pin_job_user:
+        Refuse requests that name another user than --job-user.
+    allow_new_privileges:
+        Let jobs use sudo and other set-user-ID programs: no_new_privs is not set.
+    allow_core_dumps:
+        Leave jobs the server's own limit on core dumps; otherwise it is 0.
     """
     import trio
 
@@ -81,11 +94,14 @@ def serve(
 
     from .audit import Audit, Trail
     from .hierarchy import CgroupError
+    from .library_log import LibraryLog
     from .log import BackgroundStream, Log
+    from .privileges import CORE_DUMPS, NEW_PRIVILEGES
     from .retain import parse_retention
     from .server import Config, Server
     from .spill import SpillFile
     from .store import Budget, Overflow, default_folder
+    from .users import Users, look_up
 
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -94,6 +110,14 @@ def serve(
         return _fail(f"--grace {grace:g} must be a number of seconds from 0 to 86400.", 2)
     if not 1 <= stall_timeout <= 86400:
         return _fail(f"--stall-timeout {stall_timeout:g} must be a number of seconds from 1 to 86400.", 2)
+    if pin_job_user and job_user is None:
+        return _fail("--pin-job-user needs --job-user NAME, the user that every job is to run as.", 2)
+    try:
+        if job_user is not None:
+            look_up(job_user)
+    except KeyError:
+        return _fail(f"--job-user {job_user!r:.60} names no user of this host: check the name.", EXIT_SERVER)
+    permits = {NEW_PRIVILEGES: allow_new_privileges, CORE_DUMPS: allow_core_dumps}
     folder = spill_dir or default_folder()
     try:
         budget = Budget(
@@ -122,12 +146,15 @@ def serve(
         retention,
         stall_timeout,
         bounds,
+        Users(job_user, pinned=pin_job_user),
+        tuple(word for word, allowed in permits.items() if allowed),
     )
     if audit_required and audit is None:
         return _fail("--audit-required needs --audit FILE, which says where the audit log goes.", 2)
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)
     audit_log = None
+    logging.getLogger().addHandler(LibraryLog(log))
     try:
         role_oid(Role.ADMIN, config.arc)
         try:

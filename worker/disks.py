@@ -27,12 +27,17 @@ def whole_disks(block: Path = BLOCK) -> list[Disk]:
     """Every real disk: what has a device behind it, so no loop, dm, md, ram or zram.
 
     One path of a multipath NVMe disk has no number of its own; the disk itself has.
+
+    Raises:
+        OSError: they could not all be looked at; a limit must not miss one.
     """
-    return [
-        Disk(disk.name, _text(disk / "dev"), "[bfq]" in _text(disk / "queue/scheduler"))
-        for disk in sorted(block.iterdir())
-        if (disk / "device").exists() and (disk / "dev").exists()
-    ]
+    disks = []
+    for disk in sorted(block.iterdir()):
+        if (disk / "device").exists():
+            with contextlib.suppress(FileNotFoundError):
+                number = (disk / "dev").read_text().strip()
+                disks.append(Disk(disk.name, number, "[bfq]" in _text(disk / "queue/scheduler")))
+    return disks
 
 
 def without_weights(disks: Iterable[Disk], version: int, root: Path) -> list[str]:

@@ -19,7 +19,14 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
         os.fsdecode(spec.argv[0]),
         os.strerror(error.errno) if error.errno else "see the server's log",
     )
+    who = "The server" if spec.user is None else f"The user {spec.user.name!r:.60}"
     match error.step, error.errno:
+        case "user", _:
+            return RequestError(
+                ErrorCode.BAD_USER,
+                f"The server may not run jobs as another user, such as {who[9:]}: {reason}; "
+                "run it as root, or leave the user out.",
+            )
         case "lost", _:
             return RequestError(ErrorCode.START_FAILED, "The server's spawner died; please try again.")
         case "timeout", _:
@@ -30,7 +37,8 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
         case "cwd", _:
             return RequestError(
                 ErrorCode.BAD_DIRECTORY,
-                f"The job cannot work in {os.fsdecode(spec.cwd)!r:.200} on the server: {reason}.",
+                f"{'The job' if spec.user is None else who} cannot work in "
+                f"{os.fsdecode(spec.cwd)!r:.200} on the server: {reason}.",
             )
         case "exec", errno.ENOENT | errno.ENOTDIR:
             hint = "it is not on the job's PATH; give its full path"
@@ -41,7 +49,7 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
             )
         case "exec", errno.EACCES | errno.EPERM:
             return RequestError(
-                ErrorCode.NOT_EXECUTABLE, f"The server may not execute {program!r:.200}: {reason}."
+                ErrorCode.NOT_EXECUTABLE, f"{who} may not execute {program!r:.200}: {reason}."
             )
         case "exec", errno.ENOEXEC:
             return RequestError(

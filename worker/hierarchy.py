@@ -22,6 +22,7 @@ from pathlib import Path
 from . import cgroupfs
 from .disks import count_from_now, whole_disks
 from .mounts import Mount, read_mounts
+from .oom import OomBell
 
 PREFIX = "worker-service-"
 #: Our names for the controllers, and v1's where it differs.
@@ -49,6 +50,7 @@ class Hierarchies:
 
     ``tracking`` is None where we may make no cgroup at all. ``missing`` says, for each controller that
     cannot be used, why and what to do. ``cpuacct`` is v1's base for CPU time, where v2 does not count it.
+    ``oom`` is for v1's memory controller, and must be run.
     """
 
     tracking: Path | None
@@ -57,6 +59,7 @@ class Hierarchies:
     locks: list[int] = field(default_factory=list)
     cpuacct: Path | None = None
     leaf: Path | None = None
+    oom: OomBell = field(default_factory=OomBell)
 
     @property
     def bases(self) -> list[Path]:

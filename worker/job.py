@@ -62,6 +62,7 @@ class Job:
         log: the server's log.
         output: where its output goes.
         number: its place among the server's jobs.
+        user: the name of the user that it runs as.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Job:
     log: Log
     output: OutputLog = field(default_factory=OutputLog)
     number: int = 0
+    user: str | None = None
     pid: int = 0
     started_at: float = 0.0
     ended_at: float | None = None
@@ -106,6 +108,7 @@ class Job:
             usage=self._usage,
             notes=(notes(self.limits) if self.limits else ()) + self._now(),
             dropped=self.output.dropped or None,
+            user=self.user,
         )
 
     def _now(self) -> tuple[str, ...]:
@@ -234,6 +237,7 @@ class Job:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stopper, processes, child)
             nursery.start_soon(self._watch, processes)
+            nursery.start_soon(processes.finish_kills, processes.kill)
             if self.timeout is not None:
                 nursery.start_soon(self._timer, self.timeout)
             await child.wait()
@@ -290,7 +294,9 @@ class Job:
             self._processes = None
             if child is not None:
                 self.cause = cause_of(end, stopped=self.cause, out_of_memory=out_of_memory)
-                self.ended_at, self.end = time.time(), end
+                # The clock may have been set back meanwhile.
+                self.ended_at, self.end = max(self.started_at, time.time()), end
+                self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight
                 self.output.close()
                 self.ended.set()
 

@@ -8,12 +8,13 @@ The spawner loads it, so it imports the standard library alone, and little of th
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
+
+from .privileges import prctl
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -82,17 +83,6 @@ def kill_all(pid: int, seconds: float) -> bool:
         kill(pid)
         time.sleep(0.005)
     return True
-
-
-def prctl(option: int, value: int) -> None:
-    """Call prctl(2).
-
-    Raises:
-        OSError: the kernel refused it.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
 def keep(report: int, start: Callable[[], int]) -> None:

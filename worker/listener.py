@@ -121,7 +121,7 @@ class Door:
             if visit.late:
                 entry.fail("it took too long")
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
-            self.log.info("a connection was cut", peer=entry.peer, reason=str(errors.exceptions[0]))
+            entry.cut(str(errors.exceptions[0]))
         except* Exception:  # one connection must never end the server
             self.log.exception("a connection failed", peer=entry.peer)
         finally:
@@ -138,11 +138,18 @@ class _Entry:
         self._visit = visit
         self._trail = trail
         self._serve = serve
+        self._served = False
 
     def fail(self, reason: str) -> None:
         """Tell that there is no session, because the peer did not do what opens one."""
         self._door.log.warning("a peer made no usable handshake", peer=self.peer, reason=reason)
         self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
+
+    def cut(self, reason: str) -> None:
+        """Tell that the connection is gone."""
+        self._door.log.info("a connection was cut", peer=self.peer, reason=reason)
+        if not self._served:
+            self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=f"it was cut: {reason}")
 
     async def begin(self) -> None:
         """Make the TLS handshake, and go on if it succeeds."""
@@ -203,6 +210,7 @@ class _Entry:
             self._deny(trail, error.message)
             await _refuse(stream, error.code, error.message)
         else:
+            self._served = True  # whose end the session records
             await self._serve(stream, identity, bearer)
 
     def _deny(self, trail: Trail, reason: str) -> None:

@@ -2,7 +2,9 @@
 
 With v2, the kernel's OOM killer takes the whole cgroup (memory.oom.group). With v1 it would take one process
 of it and let the others run on; so the killer is held back (memory.oom_control), the kernel lets the process
-that needs memory wait, and tells us through an eventfd; then we kill the job as one.
+that needs memory wait, and tells us through an eventfd; then we kill the job as one. Nothing holds it back
+when memory runs out above the job, in a cgroup or the host; then `worker.oom` says that it has struck, and
+the job that it struck is killed as one.
 
 Thrashing. A job whose own data fills its memory has little room left for pages of files, its programs' text
 among them. The kernel then reads the same pages again and again, calls each of them progress, and does not
@@ -23,6 +25,7 @@ from pathlib import Path
 import trio
 
 from .cgroupfs import read, write
+from .oom import OomBell
 
 #: A period counts if all of the job waited for memory for STALLED of its PERIOD seconds, with so many FAULTS.
 #: Without CAP_SYS_RESOURCE, the kernel takes only periods that are multiples of two seconds.
@@ -43,13 +46,17 @@ class MemoryWatch:
         version: that controller's version.
         pressure: the job's v2 cgroup, which counts pressure; None on a v1 host.
         limit: the ceiling in bytes, None for none.
+        bell: tells when the kernel has killed for want of memory.
     """
 
-    def __init__(self, path: Path, version: int, pressure: Path | None, limit: int | None) -> None:
+    def __init__(
+        self, path: Path, version: int, pressure: Path | None, limit: int | None, bell: OomBell
+    ) -> None:
         self._path = path
         self._version = version
         self._pressure = pressure
         self._limit = limit
+        self._bell = bell
         self._verdict: str | None = None
         if version == 2:
             with contextlib.suppress(OSError):  # before Linux 4.19
@@ -61,6 +68,8 @@ class MemoryWatch:
             self._verdict = "the kernel's OOM killer ended it"
             if self._limit is not None and self._hits():
                 self._verdict += " at its memory limit"
+            else:
+                self._verdict += ", as the host, or a cgroup above the job's, was out of memory"
         return self._verdict
 
     def _hits(self) -> int:
@@ -103,6 +112,14 @@ class MemoryWatch:
                 nursery.start_soon(guard, partial(self._watch_pressure, self._limit, self._pressure, kill))
         if refused:
             raise ExceptionGroup("a watch was refused", refused)
+
+    async def finish_kills(self, kill: Callable[[], None]) -> None:
+        """Kill the rest of a job of which v1's OOM killer has taken a process; return at once with v2."""
+        await trio.lowlevel.checkpoint()
+        while self._version == 1:
+            await self._bell.wait()
+            if self._kills():
+                kill()
 
     async def _watch_events(self, kill: Callable[[], None]) -> None:
         with _held_back(self._path) as events:

@@ -40,6 +40,7 @@ from .reader import Reader
 from .registry import Registry
 from .spawner import ProcessSpec
 from .tail import find_start
+from .users import User
 
 #: What a job inherits of the server's environment, if it is there.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
@@ -148,7 +149,8 @@ async def _run(found: Method, params: object, call: Call) -> object:
 
 @method("start", StartParams, Role.ADMIN)
 async def start(call: Call, params: StartParams) -> JobReply:
-    spec = _process_spec(params, call.registry.bounds.max_argument_bytes)
+    user = await call.registry.users.find(params.user)
+    spec = _process_spec(params, call.registry.bounds.max_argument_bytes, user)
     timeout = None if params.timeout is None else _seconds("timeout", params.timeout)
     try:
         if params.limits is not None:
@@ -258,9 +260,9 @@ def _seconds(name: str, value: float) -> float:
     return value
 
 
-def _process_spec(params: StartParams, most: int) -> ProcessSpec:
+def _process_spec(params: StartParams, most: int, user: User | None = None) -> ProcessSpec:
     """Check what the kernel would take wrongly or not at all, and settle the defaults."""
-    environment = _environment(os.environ) | (params.env or {})
+    environment = _environment(os.environ, user) | (params.env or {})
     cwd = params.cwd if params.cwd is not None else os.fsencode(os.getcwd())  # noqa: PTH109  # bytes
     words = [*params.argv, cwd, *environment, *environment.values()]
     problem = None
@@ -276,11 +278,13 @@ def _process_spec(params: StartParams, most: int) -> ProcessSpec:
         problem = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
     if problem:
         raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")
-    return ProcessSpec(params.argv, environment, cwd, params.merge)
+    return ProcessSpec(params.argv, environment, cwd, params.merge, user)
 
 
-def _environment(server: Mapping[str, str]) -> dict[bytes, bytes]:
+def _environment(server: Mapping[str, str], user: User | None = None) -> dict[bytes, bytes]:
     inherited = {name: server[name] for name in INHERITED if name in server}
+    if user is not None:
+        inherited |= user.environment()
     return {
         os.fsencode(name): os.fsencode(value) for name, value in ({"PATH": DEFAULT_PATH} | inherited).items()
     }

@@ -23,6 +23,7 @@ from .log import Log
 from .output import OutputLog
 from .spawner import ProcessSpec, Spawner, SpawnError
 from .store import OutputStore
+from .users import Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Registry:
         retention: how long ended jobs are kept.
         bounds: what clients may cost.
         trail: the server's audit trail.
+        users: who jobs may run as.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Registry:
         retention: Retention = Retention(),
         bounds: Bounds = DEFAULTS,
         trail: Trail = NO_TRAIL,
+        users: Users | None = None,
     ) -> None:
         self.bounds = bounds
+        self.users = users or Users()
         self._trail = trail
         self._store = store
         self._retention = retention
@@ -162,10 +166,11 @@ class Registry:
         if limits is not None:
             try:
                 check_enforceable(self._hierarchies, limits)
-            except LimitRefusedError as error:
+            except (LimitRefusedError, OSError) as error:
                 raise explain_start(spec, error) from error
         output = OutputLog(self._store)
-        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output)
+        user = spec.user.name if spec.user is not None else self.users.own
+        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output, user=user)
         attempt = _Attempt()
         self._unfinished += 1
         self._nursery.start_soon(self._run, job, attempt, trail, name=f"job {job.id}")

@@ -34,11 +34,13 @@ from .gate import Gate, Visit
 from .hierarchy import open_hierarchies
 from .listener import Door, acknowledged_bytes, peer_address
 from .log import Log
+from .protect import protect
 from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
 from .spawner import Spawner
 from .store import Budget, OutputStore
 from .trust import Trust
+from .users import Users
 
 #: Longest wait for sessions to end once every job has, in seconds.
 SESSIONS_DEADLINE = 5.0
@@ -60,6 +62,8 @@ class Config:
         retention: how long ended jobs are kept.
         stall: seconds after which a client that takes nothing is given up.
         bounds: what clients may cost.
+        users: who jobs may run as.
+        permits: what `privileges` leaves to jobs.
     """
 
     host: str
@@ -72,6 +76,8 @@ class Config:
     retention: Retention = field(default_factory=Retention)
     stall: float = STALL_SECONDS
     bounds: Bounds = field(default_factory=Bounds)
+    users: Users = field(default_factory=Users)
+    permits: tuple[str, ...] = ()
 
 
 class Server:
@@ -127,10 +133,12 @@ class Server:
                     )
                 for controller, reason in hierarchies.missing.items():
                     self._log.warning("limits are missing", controller=controller, reason=reason)
+                protect(self._log)
                 async with trio.open_nursery() as root:
-                    spawner = Spawner(hierarchies, self._log, self._descriptors)
+                    spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
                     await root.start(spawner.run)
                     root.start_soon(self._trust.run)
+                    root.start_soon(hierarchies.oom.run)
                     async with trio.open_nursery() as jobs:
                         registry = Registry(
                             jobs,
@@ -142,6 +150,7 @@ class Server:
                             self._config.retention,
                             self._bounds,
                             self._trail,
+                            self._config.users,
                         )
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from . import cgroupfs, keeper, spawner_main
 from .hierarchy import Hierarchies
 from .log import Log
 from .state import Exit
+from .users import User
 
 #: Longest wait for the spawner to take a request or to end, in seconds.
 LINK_DEADLINE = 10.0
@@ -35,8 +36,8 @@ class SpawnError(Exception):
     """A process could not be started.
 
     Args:
-        step: what failed: ``request``, ``fork``, ``cgroup``, ``setup``, ``cwd``, ``exec``, ``timeout``
-            or ``lost``.
+        step: what failed: ``request``, ``fork``, ``cgroup``, ``setup``, ``user``, ``cwd``, ``exec``,
+            ``timeout`` or ``lost``.
         errno: the kernel's reason, 0 if there is none.
     """
 
@@ -66,12 +67,13 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to run: all bytes, as the kernel takes them."""
+    """What to run: all bytes, as the kernel takes them; as which user, None for the server's own."""
 
     argv: tuple[bytes, ...]
     env: dict[bytes, bytes]
     cwd: bytes
     merge: bool
+    user: User | None = None
 
 
 class Spawner:
@@ -81,9 +83,17 @@ class Spawner:
         hierarchies: the server's cgroups, which the spawner clears if the server dies.
         log: where its deaths are told.
         descriptors: the soft limit on open files that jobs get.
+        permits: what `privileges` leaves to jobs.
     """
 
-    def __init__(self, hierarchies: Hierarchies, log: Log, descriptors: int | None = None) -> None:
+    def __init__(
+        self,
+        hierarchies: Hierarchies,
+        log: Log,
+        descriptors: int | None = None,
+        permits: Iterable[str] = (),
+    ) -> None:
+        self._permits = ",".join(permits)
         self._descriptors = (
             resource.getrlimit(resource.RLIMIT_NOFILE)[0] if descriptors is None else descriptors
         )
@@ -132,7 +142,7 @@ class Spawner:
             fd = theirs.fileno()
             locks = self._hierarchies.locks
             command = [sys.executable, "-I", "-S", spawner_main.__file__, str(fd), str(self._descriptors)]
-            command += map(str, self._hierarchies.bases)
+            command += [self._permits, *map(str, self._hierarchies.bases)]
             process = await trio.lowlevel.open_process(
                 command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[fd, *locks], start_new_session=True
             )
@@ -230,6 +240,7 @@ class Spawner:
                 "argv": [_text(argument) for argument in spec.argv],
                 "env": {_text(key): _text(value) for key, value in spec.env.items()},
                 "cwd": _text(spec.cwd),
+                "user": spec.user and spec.user.credentials(),
                 "merge": spec.merge,
                 "keep": keep,
                 "fds": len(fds),

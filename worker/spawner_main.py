@@ -1,8 +1,9 @@
 """The spawner: a single-threaded, stdlib-only process that forks, joins cgroups, execs and reaps.
 
-Run as ``python -I -S spawner_main.py SOCKET_FD DESCRIPTORS CGROUP...`` by worker.spawner, and by nobody
-else. DESCRIPTORS is the soft RLIMIT_NOFILE that jobs get; the first CGROUP is above every job, the others
-are the bases of v1 controllers, and there is none where the server may make no cgroup.
+Run as ``python -I -S spawner_main.py SOCKET_FD DESCRIPTORS PERMITS CGROUP...`` by worker.spawner, and by
+nobody else. DESCRIPTORS is the soft RLIMIT_NOFILE that jobs get, PERMITS what worker.privileges leaves to
+them, with commas between; the first CGROUP is above every job, the others are the bases of v1 controllers,
+and there is none where the server may make no cgroup.
 
 Theory of operation. The server is large and has threads; forking it would stall its event loop.
 This process is small, so a fork here is cheap whatever the server holds, and the code between fork
@@ -11,8 +12,9 @@ child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) of every orphan that a job le
 
 The server's messages come over a Unix stream socket: a 32-bit big-endian length, then JSON, with
 file descriptors as SCM_RIGHTS on its first byte. Each asks for one process:
-``{"job", "argv", "env", "cwd", "fds", "merge", "keep"}``, with descriptors stdout, stderr (unless merged)
-and the job's directory in each cgroup hierarchy. The answers, framed alike: ``started`` with a pid
+``{"job", "argv", "env", "cwd", "user", "fds", "merge", "keep"}``, where the user is null for our own, or a
+list of uid, gid and groups; with descriptors stdout, stderr (unless merged) and the job's directory in each
+cgroup hierarchy. The answers, framed alike: ``started`` with a pid
 (sent only after exec succeeded: the close-on-exec pipe closed without a word), ``failed`` with the
 step and its errno, and later ``exited`` with the wait status and what the process used. Bytes stand
 in JSON as text by UTF-8 with surrogate escapes. With ``keep``, a keeper (worker.keeper) stands between
@@ -39,7 +41,7 @@ import time
 if __name__ == "__main__":  # -I keeps our own folder off the path
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
-from worker import cgroupfs, keeper
+from worker import cgroupfs, keeper, privileges
 
 #: rt_sigaction(2) by machine. A program linked with musl leaves the C library's own signals ignored in
 #: what it starts, and glibc lets nobody reset them.
@@ -120,8 +122,9 @@ class Child:
 class Spawner:
     """The loop: requests in, processes out, exit statuses back."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, rights: privileges.Privileges) -> None:
         self.sock = sock
+        self.rights = rights
         self.dismissed = False
         self.buffer = bytearray()
         self.fds: list[int] = []
@@ -230,7 +233,7 @@ class Spawner:
         return os.fork(), 0
 
     def become(self, request: dict, fds: list[int], exec_write: int) -> int:  # type: ignore[type-arg]
-        """In the child: join the cgroups, take clean descriptors and signals, exec. Never returns."""
+        """In the child: join the cgroups, take clean descriptors and signals, be the user, exec."""
         step = "cgroup"
         try:
             outputs = 1 if request["merge"] else 2
@@ -246,6 +249,9 @@ class Spawner:
             for number in self.ignored:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            step = "user"
+            self.rights.drop(request["user"])
+            privileges.new_session_keyring()
             step = "cwd"
             os.chdir(encode(request["cwd"]))
             step = "exec"
@@ -362,7 +368,7 @@ def sweep(cgroups: list[str], *, bases_too: bool) -> None:
 
 def main() -> None:
     """Serve the server at the other end of the socket, then sweep up after it."""
-    fd, descriptors, *cgroups = sys.argv[1:]
+    fd, descriptors, permits, *cgroups = sys.argv[1:]
     parent = os.getppid()
     for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  # likewise
         if int(entry) > 2:
@@ -373,7 +379,7 @@ def main() -> None:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
-    keeper.prctl(keeper.PR_SET_CHILD_SUBREAPER, 1)
+    privileges.prctl(keeper.PR_SET_CHILD_SUBREAPER, 1)
     number = RT_SIGACTION.get(os.uname().machine)
     if number is not None:
         libc = ctypes.CDLL(None)
@@ -383,9 +389,11 @@ def main() -> None:
     # them, and this process ends when the server has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    rights = privileges.Privileges(frozenset(permits.split(",")))
+    rights.settle()
     sock = socket.socket(fileno=int(fd))
     sock.setblocking(True)
-    spawner = Spawner(sock)
+    spawner = Spawner(sock, rights)
     try:
         spawner.run()
     except (BrokenPipeError, ConnectionResetError):

@@ -40,6 +40,7 @@ _OF_CODE = {
     ErrorCode.NO_SUCH_PROGRAM: Exit.NO_SUCH_PROGRAM,
     ErrorCode.NOT_EXECUTABLE: Exit.NOT_EXECUTABLE,
     ErrorCode.BAD_DIRECTORY: Exit.FAILED,
+    ErrorCode.BAD_USER: Exit.FAILED,
     ErrorCode.START_FAILED: Exit.FAILED,
     ErrorCode.LIMIT_REFUSED: Exit.FAILED,
     ErrorCode.RUNNING: Exit.FAILED,

@@ -96,6 +96,8 @@ class What:
         One pipe for stdout and stderr, which keeps their exact order.
     timeout:
         Stop the job after this many seconds.
+    user:
+        The user of the server's host to run as, by name.
     """
 
     cpu_limit: Annotated[str | None, Parameter(metavar="CPU")] = None
@@ -108,6 +110,7 @@ class What:
     cwd: Annotated[str | None, Parameter(metavar="DIR")] = None
     merge: Flag = False
     timeout: Seconds = None
+    user: Annotated[str | None, Parameter(metavar="NAME")] = None
 
     def limits(self) -> Limits:
         """The ceilings and weights, read and checked."""
@@ -148,6 +151,7 @@ class What:
             limits=self.limits(),
             merge=self.merge,
             seconds=self.timeout,
+            user=self.user,
         )
 
     def check(self, command: str, words: tuple[str, ...]) -> None:

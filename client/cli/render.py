@@ -30,6 +30,8 @@ def details(job: JobStatus) -> str:
     ]
     if job.ended is not None:
         rows.append(("ended", f"{_local(job.ended)}, after {duration(job.ended - job.started)}"))
+    if job.user is not None:
+        rows.append(("user", text(job.user)))
     if job.cwd is not None:
         rows.append(("directory", text(os.fsdecode(job.cwd))))
     gone = f", of which the first {size(job.dropped)} were dropped" if job.dropped else ""
@@ -99,6 +101,7 @@ def as_json(job: JobStatus) -> dict[str, Any]:
         "cause": cause,
         "command": [os.fsdecode(word) for word in job.argv],
         "owner": job.owner,
+        "user": job.user,
         "started": utc(job.started),
         "ended": None if job.ended is None else utc(job.ended),
         "cwd": None if job.cwd is None else os.fsdecode(job.cwd),

@@ -9,7 +9,7 @@ CONNECTION = frozenset({"--server", "--certs", "--identity", "--patience"})
 #: The flags of `start` and `run` that take a value, and those that stand alone.
 VALUED = CONNECTION | {
     *("--cpu-limit", "--memory-limit", "--disk-limit", "--pids-limit", "--cpu-weight", "--disk-weight"),
-    *("--env", "--cwd", "--timeout"),
+    *("--env", "--cwd", "--timeout", "--user"),
 }
 ALONE = frozenset({"--merge", "--help", "-h", "--version"})
 _SEED = ("-command", "--command")

@@ -15,7 +15,7 @@ from wire.jobs import CauseKind, Usage
 FIELDS = {
     *("id", "status", "pid", "exit_code", "signal", "cause", "command", "owner"),
     *("started", "ended", "cwd", "output_bytes", "limits", "usage", "notes"),
-    "dropped_bytes",
+    *("dropped_bytes", "user"),
 }
 USAGE = {field.name for field in fields(Usage)}
 

@@ -103,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     ) as process:
         try:
             assert process.stderr is not None
-            assert b'"listening"' in process.stderr.readline()
+            assert any(b'"listening"' in line for line in process.stderr)
             yield place
         finally:
             process.terminate()

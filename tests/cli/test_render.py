@@ -38,6 +38,7 @@ def ended(cause: Cause, *, code: int | None = None, signal: int | None = None) -
         cause=cause,
         ended=103.5,
         cwd=b"/tmp",
+        user="nobody",
         limits=Limits(500, 500 * 2**20, 500, 50 * 2**20, 64, 50, 200),
         usage=Usage(1.5, 0.25, 3 * 2**20),
     )
@@ -57,6 +58,7 @@ def test_details() -> None:
         "  status:    signaled by SIGKILL (stopped by admin)\n",
         "  pid:       123\n",
         ", after 3.2 s\n",
+        "  user:      nobody\n",
         "  directory: /tmp\n",
         "  output:    5.0 MiB\n",
         "  limits:    0.5 CPU, 500.0 MiB of memory, 500 disk operations/s, 50.0 MiB/s of disk, 64 tasks, "
@@ -133,6 +135,7 @@ def test_json() -> None:
         "cause": None,
         "command": ["sort", "big file.txt"],
         "owner": "admin",
+        "user": None,
         "started": "1970-01-01T00:00:00.000Z",
         "ended": None,
         "cwd": None,

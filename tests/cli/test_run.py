@@ -45,6 +45,7 @@ def test_the_jobs_exit_code_is_passed_on(cli: Program, words: list[str], code: i
         (["--", "/no/such/program"], 127, "There is no program '/no/such/program' on the server"),
         (["--", "/etc/passwd"], 126, "The server may not execute '/etc/passwd'"),
         (["--cwd", "/no/such/folder", "--", "true"], 125, "The job cannot work in '/no/such/folder'"),
+        (["--user", "no-such-user", "--", "true"], 125, "There is no user 'no-such-user' on the server"),
     ],
 )
 def test_what_cannot_be_started(cli: Program, words: list[str], code: int, sentence: str) -> None:
@@ -57,6 +58,15 @@ def test_start_gives_the_same_codes_for_programs_and_1_for_the_rest(cli: Program
     assert cli("start", "--", "no-such-program").code == 127
     assert cli("start", "--", "/etc/passwd").code == 126
     assert cli("start", "--cwd", "/no/such/folder", "--", "true").code == 1
+    assert cli("start", "--user", "no-such-user", "--", "true").code == 1
+
+
+@pytest.mark.host
+def test_a_job_of_another_user(cli: Program) -> None:
+    assert cli("run", "--user", "nobody", "--cwd=/", "--", "id", "-un").out == b"nobody\n"
+    job = cli.start("--user", "nobody", "--cwd=/", "--", "true")
+    assert "  user:      nobody\n" in cli("query", job).text
+    assert json.loads(cli("query", job, "--json").text)["user"] == "nobody"
 
 
 def test_stdout_goes_to_stdout_and_stderr_to_stderr(cli: Program) -> None:

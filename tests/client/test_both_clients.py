@@ -153,6 +153,14 @@ async def test_what_cannot_be_started(
     assert [job.id for job in await client.list()] == [job.id for job in before]
 
 
+@pytest.mark.host
+async def test_a_user_of_the_servers_host(client: Either) -> None:
+    assert (await client.start(["true"], user="nobody", cwd="/")).user == "nobody"
+    with pytest.raises(RequestError) as caught:
+        await client.start(["true"], user="no-such-user")
+    assert caught.value.code is ErrorCode.BAD_USER
+
+
 async def test_a_user_may_look_and_nothing_else(
     client: Either, server: Server, kind: str, scheme: str
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from worker.memory import MemoryWatch, _held_back
+from worker.oom import OomBell
 
 LIMIT = 64 * 2**20
 
@@ -29,7 +30,7 @@ def test_the_verdict_is_the_kernels_count(
 ) -> None:
     (tmp_path / file).write_text(text)
     (tmp_path / "memory.failcnt").write_text("7\n")
-    found = MemoryWatch(tmp_path, version, None, limit).verdict()
+    found = MemoryWatch(tmp_path, version, None, limit, OomBell()).verdict()
     assert (found is not None) == verdict
     assert found is None or found.endswith("at its memory limit") == (limit is not None)
 
@@ -37,12 +38,14 @@ def test_the_verdict_is_the_kernels_count(
 def test_an_end_for_want_of_memory_elsewhere_is_not_called_its_limits(tmp_path: Path) -> None:
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 1\nunder_oom 0\noom_kill 1\n")
     (tmp_path / "memory.failcnt").write_text("0\n")
-    assert MemoryWatch(tmp_path, 1, None, LIMIT).verdict() == "the kernel's OOM killer ended it"
+    verdict = MemoryWatch(tmp_path, 1, None, LIMIT, OomBell()).verdict()
+    assert verdict is not None
+    assert verdict.endswith("the host, or a cgroup above the job's, was out of memory")
 
 
 async def test_a_watch_that_is_refused_leaves_the_other_at_work(tmp_path: Path) -> None:
     """On v1 the kernel's killer is held back: without a watcher, the job would hang for ever."""
-    watch = MemoryWatch(tmp_path, 1, tmp_path, LIMIT)
+    watch = MemoryWatch(tmp_path, 1, tmp_path, LIMIT, OomBell())
     steps: list[str] = []
 
     async def events(kill: object) -> None:
@@ -79,12 +82,12 @@ def test_own_data_and_pressure(tmp_path: Path, version: int, stat: str) -> None:
     (tmp_path / "memory.stat").write_text(stat)
     pressure = "some avg10=1.00 avg60=0.10 avg300=0.00 total=9\nfull avg10=1.0 total=2500000\n"
     (tmp_path / "memory.pressure").write_text(pressure)
-    watch = MemoryWatch(tmp_path, version, tmp_path, LIMIT)
+    watch = MemoryWatch(tmp_path, version, tmp_path, LIMIT, OomBell())
     assert watch._own_data() == 5120
     assert watch._stalled(tmp_path) == 2.5
 
 
 def test_a_v2_job_is_killed_as_one(tmp_path: Path) -> None:
     (tmp_path / "memory.oom.group").touch()
-    MemoryWatch(tmp_path, 2, None, None)
+    MemoryWatch(tmp_path, 2, None, None, OomBell())
     assert (tmp_path / "memory.oom.group").read_text() == "1"

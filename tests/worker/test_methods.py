@@ -27,6 +27,7 @@ from worker.methods import _environment, _process_spec, prepare
 from worker.output import Missing, OutputLog
 from worker.registry import Registry
 from worker.spawner import ProcessSpec
+from worker.users import Users, own_name
 
 USED = Usage(1.0, 0.5, memory=2**20)
 
@@ -68,6 +69,7 @@ class FakeRegistry:
     def __init__(self, *jobs: FakeJob) -> None:
         self.jobs = {job.id: job for job in jobs}
         self.removed: list[str] = []
+        self.users = Users("nobody")
         for number, job in enumerate(jobs, 1):
             job.number = number
         self.started: list[tuple[ProcessSpec, str, Limits | None, float | None]] = []
@@ -211,6 +213,7 @@ async def test_a_start_passes_on_what_was_asked() -> None:
         merge=True,
         timeout=5,
         limits={"pids": 7},
+        user=own_name(),
     )
     await answer(FakeCall(registry), "start", argv=["b"], limits={})
     (spec, owner, limits, seconds), (plain, _, no_limits, no_seconds) = registry.started
@@ -219,6 +222,8 @@ async def test_a_start_passes_on_what_was_asked() -> None:
     assert (owner, limits, seconds) == ("bob", Limits(pids=7), 5.0)
     assert (plain.cwd, plain.merge) == (os.fsencode(os.getcwd()), False)  # noqa: PTH109
     assert (no_limits, no_seconds) == (None, None)
+    assert [what.user and what.user.name for what in (spec, plain)] == [own_name(), "nobody"]
+    assert (plain.env[b"USER"], plain.env[b"HOME"]) == (b"nobody", b"/nonexistent")
 
 
 async def test_a_stop_names_who_asked_and_its_grace() -> None:
