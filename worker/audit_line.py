@@ -48,6 +48,8 @@ def asked(params: Mapping[str, object]) -> dict[str, object]:
         fields["env"], whole = _shorten(names, ENV_BYTES)
         if not whole:
             fields["env_names"] = len(names)
+    if isinstance(user := params.get("user"), str | bytes):
+        fields["user"] = _text(user, TEXT_BYTES + 1)
     if isinstance(cwd := params.get("cwd"), str | bytes):
         fields["cwd"] = _text(cwd, TEXT_BYTES + 1)
     return fields

@@ -34,7 +34,9 @@ def line(**fields: object) -> dict[str, Any]:
     st.dictionaries(
         st.sampled_from(["identity", "peer", "job", "method", "cause", "detail", "by", "code"]), st.text()
     ),
-    st.fixed_dictionaries({}, optional=dict.fromkeys(("argv", "env", "cwd", "id", "other"), anything)),
+    st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("argv", "env", "user", "cwd", "id", "other"), anything)
+    ),
 )
 def test_whatever_is_asked_becomes_one_harmless_line(
     fields: dict[str, str], params: dict[str, object]
@@ -45,8 +47,9 @@ def test_whatever_is_asked_becomes_one_harmless_line(
 
 def test_what_is_meant_to_end_a_line_does_not() -> None:
     forged = '"}\n{"event":"job_started","identity":"root"}\r\x1b[2J\x7f\u2028\u202e'
-    found = line(identity=forged, **asked({"argv": [forged.encode(), forged], "cwd": forged.encode()}))
-    assert found == {"identity": forged, "argv": [forged, forged], "cwd": forged}
+    params = {"argv": [forged.encode(), forged], "user": forged, "cwd": forged.encode()}
+    found = line(identity=forged, **asked(params))
+    assert found == {"identity": forged, "argv": [forged, forged], "user": forged, "cwd": forged}
 
 
 def test_the_longest_line_of_the_longest_texts_is_still_whole() -> None:

@@ -42,11 +42,15 @@ UNTIDY = """
 """
 
 
+NUMBERS = itertools.count()
+
+
 def make(log: KeptLog, script: str, *, limits: Limits | None = None, timeout: float | None = None) -> Job:
     spec = ProcessSpec(
         (b"sh", b"-c", script.encode()), {b"PATH": os.fsencode(os.environ["PATH"])}, b"/", False
     )
-    return Job("job", spec, "alice", limits, timeout, 0.05, log)
+    # As in a server, no id is ever used again: the spawner may yet say how a start went that was given up.
+    return Job(f"job{next(NUMBERS)}", spec, "alice", limits, timeout, 0.05, log)
 
 
 class Host:
@@ -180,9 +184,10 @@ async def check_fails(
 async def test_a_taken_name_raises_bare_and_leaves_the_other_alone(
     cgrouped: Hierarchies, host: Host, log: KeptLog
 ) -> None:
-    other = JobCgroup(cgrouped, "job", Limits())
+    job = make(log, "true")
+    other = JobCgroup(cgrouped, job.id, Limits())
     with pytest.raises(FileExistsError):
-        await host.run(make(log, "true"))
+        await host.run(job)
     assert other.path.is_dir()
     await other.remove()
     await host.assert_clean()
@@ -308,12 +313,13 @@ async def test_a_cgroup_that_will_not_go_is_logged_and_the_end_told(
         return False
 
     monkeypatch.setattr(kind, "remove", remove)
-    ended = await host.run(make(log, "true"))
+    job = make(log, "true")
+    ended = await host.run(job)
     assert ended.exit_code == 0
     (line,) = log.lines
     assert (line["message"], line["job"]) == (
         "a job's processes or cgroup could not be removed",
-        "job",
+        job.id,
     )
 
 
