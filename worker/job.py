@@ -105,7 +105,7 @@ class Job:
             limits=self.limits,
             usage=self._usage,
             notes=(notes(self.limits) if self.limits else ()) + self._now(),
-            dropped=self.output.dropped or None,
+            dropped=self.output.overflowed or None,
         )
 
     def _now(self) -> tuple[str, ...]:
