@@ -112,7 +112,7 @@ def race(asked: argparse.Namespace, runner: Runner) -> bool:
     began = time.monotonic()
     parts = asked.only or PARTS
     first = 0 if asked.seed is None else asked.seed
-    count = asked.seeds or (1 if asked.seed is not None else SEEDS if asked.seconds is None else math.inf)
+    count = asked.seeds or (math.inf if asked.seconds is not None else SEEDS if asked.seed is None else 1)
 
     def time_is_up() -> bool:
         return asked.seconds is not None and time.monotonic() - began > asked.seconds
