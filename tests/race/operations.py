@@ -9,8 +9,8 @@ from functools import partial
 import trio
 import trio.testing
 
-from certs.contexts import server_context
 from certs.roles import DEFAULT_ARC, Identity, Role
+from certs.trusted import Bearer
 from client.errors import ClientError, CutError
 from client.trio_client import Client, client_over, open_client
 from tests.harness import alive
@@ -35,6 +35,7 @@ from worker.server import Config, Server
 from worker.session import Session
 from worker.spawner import ProcessSpec, Spawner, SpawnError
 from worker.store import Budget, OutputStore, Overflow
+from worker.trust import Trust
 
 OPERATIONS: dict[str, Operation] = {}
 #: Those that depend on which cgroups a host has.
@@ -300,16 +301,17 @@ class Door:
     def __init__(self, world: World) -> None:
         self.gate = Gate(DEFAULTS, world.log)
         self._world = world
-        self._context = server_context(world.certs)
+        self._trust = Trust(world.certs, world.log)
 
     async def handle(self, tcp: trio.SocketStream, visit: Visit) -> None:
         log = self._world.log
 
-        async def serve(stream: ByteStream, identity: Identity) -> None:
-            turns = self.gate.turns
-            await Session(stream, identity, self._world.registry, log, "test", turns=turns).run()
+        async def serve(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
+            session = Session(stream, identity, self._world.registry, log, "test", turns=self.gate.turns)
+            with self._trust.hold(bearer, session.end):
+                await session.run()
 
-        await serve_peer(tcp, visit, self._context, DEFAULT_ARC, log, self.gate, serve)
+        await serve_peer(tcp, visit, self._trust, DEFAULT_ARC, log, self.gate, serve)
 
 
 @asynccontextmanager
