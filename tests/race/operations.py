@@ -22,12 +22,13 @@ from wire.jobs import Cause, CauseKind
 from wire.messages import STDOUT, Output
 from wire.trio_stream import ByteStream
 from worker.accept import accept_forever
+from worker.audit import NO_TRAIL
 from worker.blocks import Chunk
 from worker.bounds import DEFAULTS
 from worker.gate import Gate, Visit
 from worker.hierarchy import open_hierarchies
 from worker.job import Job
-from worker.listener import serve_peer
+from worker.listener import Door
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
 from worker.registry import Registry
@@ -295,39 +296,39 @@ async def remove(world: World, cancelling: Cancelling) -> None:
     await assert_untouched(world)
 
 
-class Door:
+class Port:
     """What stands between a port and the world: it takes a connection to a session, as a server does."""
 
     def __init__(self, world: World) -> None:
         self.gate = Gate(DEFAULTS, world.log)
         self._world = world
         self._trust = Trust(world.certs, world.log)
+        self._door = Door(self._trust, DEFAULT_ARC, self.gate, world.log)
 
     async def handle(self, tcp: trio.SocketStream, visit: Visit) -> None:
-        log = self._world.log
-
         async def serve(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
-            session = Session(stream, identity, self._world.registry, log, "test", turns=self.gate.turns)
+            world = self._world
+            session = Session(stream, identity, world.registry, world.log, "test", turns=self.gate.turns)
             with self._trust.hold(bearer, session.end):
                 await session.run()
 
-        await serve_peer(tcp, visit, self._trust, DEFAULT_ARC, log, self.gate, serve)
+        await self._door.let_in(tcp, visit, NO_TRAIL, serve)
 
 
 @asynccontextmanager
 async def listening(world: World) -> AsyncIterator[str]:
     """A port on loopback whose connections are served; they end with the block."""
-    door = Door(world)
+    port = Port(world)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(door.gate.run)
-        nursery.start_soon(accept_forever, listener, door.handle, nursery, door.gate, world.log)
+        nursery.start_soon(port.gate.run)
+        nursery.start_soon(accept_forever, listener, port.handle, nursery, port.gate, world.log)
         yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
 
 async def _connection(world: World, cancelling: Cancelling, scheme: str) -> None:
-    door = Door(world)
+    port = Port(world)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     address = f"{scheme}127.0.0.1:{listener.socket.getsockname()[1]}"
 
@@ -339,10 +340,10 @@ async def _connection(world: World, cancelling: Cancelling, scheme: str) -> None
 
     async with listener, trio.open_nursery() as nursery:
         nursery.start_soon(client)
-        nursery.start_soon(door.gate.run)
+        nursery.start_soon(port.gate.run)
         tcp = await listener.accept()
         with cancelling:
-            await door.handle(tcp, door.gate.arrive("127.0.0.1"))
+            await port.handle(tcp, port.gate.arrive("127.0.0.1"))
         nursery.cancel_scope.cancel()
     await assert_untouched(world)
 
