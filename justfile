@@ -8,6 +8,7 @@ packages := "worker client wire certs"
 pip := bin / "python -m pip install -qq --disable-pip-version-check --no-input"
 ready := ".venv/ready"
 uv := "uv==0.13.9"
+pip_audit := "pip-audit==2.10.1"
 flake8_async := "ASYNC102,ASYNC103,ASYNC104,ASYNC120,ASYNC121,ASYNC900,ASYNC910,ASYNC913"
 
 [private]
@@ -84,6 +85,22 @@ bench-plot *args: setup
 [group('work on it')]
 fuzz *args: setup
     @{{ bin }}/python -m tests.fuzz "$@"
+
+# Cancel everything at every checkpoint, and run random programs seed after seed; --help tells more
+[group('work on it')]
+race *args: setup
+    @{{ bin }}/python -m tests.race "$@"
+
+# Look for known vulnerabilities in what is locked, and for unsafe code in what is ours
+[group('work on it')]
+audit: setup
+    {{ bin }}/ruff check --select S {{ packages }}
+    @tools=$(mktemp -d); trap 'rm -rf "$tools"' EXIT; \
+    python3 -m venv "$tools"; \
+    "$tools/bin/python" -m pip install -qq --disable-pip-version-check --no-input {{ pip_audit }}; \
+    "$tools/bin/pip-audit" --require-hashes --disable-pip -r constraints.txt --progress-spinner off \
+        --format json -o "$tools/report" 2>"$tools/said" || [ -s "$tools/report" ] || cat "$tools/said" >&2; \
+    {{ bin }}/python -m tests.audit "$tools/report" constraints.txt
 
 # Format the code and mend what ruff can mend
 [group('work on it')]

@@ -96,6 +96,7 @@ def serve(
     from .hierarchy import CgroupError
     from .library_log import LibraryLog
     from .log import BackgroundStream, Log
+    from .notify import Notifier
     from .privileges import CORE_DUMPS, NEW_PRIVILEGES
     from .retain import parse_retention
     from .server import Config, Server
@@ -161,7 +162,7 @@ def serve(
             audit_log = None if audit is None else Audit(audit, log, required=audit_required)
         except OSError as error:
             return _fail(f"--audit {audit!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
-        trio.run(Server(config, log, Trail(audit_log)).run)
+        trio.run(Server(config, log, Trail(audit_log), Notifier.from_environment()).run)
     except CertsError as error:
         return _fail(str(error), EXIT_CERTS)
     except CgroupError as error:

@@ -107,7 +107,7 @@ class Job:
             limits=self.limits,
             usage=self._usage,
             notes=(notes(self.limits) if self.limits else ()) + self._now(),
-            dropped=self.output.dropped or None,
+            dropped=self.output.overflowed or None,
             user=self.user,
         )
 

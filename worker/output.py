@@ -74,12 +74,15 @@ class OutputLog:
 
     __slots__ = (
         "_blocks", "_end_position", "_file", "_frozen", "_index", "_latest", "_moving", "_removed",
-        "_subscribers", "closed", "dropped", "resident", "size", "spilled", "store", "waiting",
+        "_subscribers", "closed", "dropped", "overflowed", "resident", "size", "spilled", "store",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, store: "OutputStore | None" = None) -> None:
         #: Bytes ever appended, and those of them, from byte 0 on, that are gone.
         self.size = self.dropped = 0
+        #: Of those, what went for want of room, and not by `remove`.
+        self.overflowed = 0
         #: Bytes that its blocks take in memory, and in the spill file.
         self.resident = self.spilled = 0
         #: No more bytes will come.
@@ -259,9 +262,6 @@ class OutputLog:
             async with self._moving:
                 return True
         async with self._moving:
-            if self._file is None:
-                limiter = self.store.transfers if self.store is not None else None
-                self._file, self._index = SpillFile(folder, limiter), _Index()
             batch: list[Block] = []
             size = 0
             for block in self._blocks:
@@ -271,12 +271,15 @@ class OutputLog:
                 batch.append(block)
                 size = grown
             if not batch:
-                return not self._blocks
+                return not self._blocks  # none are left if all of it was removed meanwhile
+            if self._file is None:
+                limiter = self.store.transfers if self.store is not None else None
+                self._file, self._index = SpillFile(folder, limiter), _Index()
             if batch[-1] is self._blocks[-1]:
                 self._frozen = True
             try:
                 written = await self._file.write(batch, self._end_position)
-            except OSError:
+            except BaseException:  # a cancel too, which comes before anything is written
                 self._frozen = False
                 raise
             self._moved(batch, written)
@@ -320,6 +323,7 @@ class OutputLog:
             self._account(-cost, 0)
         else:
             return False
+        self.overflowed = self.dropped
         self._ring()
         return True
 

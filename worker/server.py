@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +35,7 @@ from .gate import Gate, Visit
 from .hierarchy import open_hierarchies
 from .listener import Door, acknowledged_bytes, peer_address
 from .log import Log
+from .notify import Notifier
 from .protect import protect
 from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
@@ -41,9 +43,12 @@ from .spawner import Spawner
 from .store import Budget, OutputStore
 from .trust import Trust
 from .users import Users
+from .watchdog import keep_alive
 
 #: Longest wait for sessions to end once every job has, in seconds.
 SESSIONS_DEADLINE = 5.0
+#: Longest that a service manager is kept waiting for the end of a reload, in seconds.
+RELOAD_DEADLINE = 2.0
 _SHUTDOWN = Cause(CauseKind.STOPPED, by="server", detail="the server was shut down")
 
 
@@ -87,14 +92,18 @@ class Server:
         config: how to run it.
         log: where it tells what happens.
         trail: its audit trail.
+        notifier: the service manager, if there is one.
 
     Raises:
         CertsError: the certificates cannot be used.
     """
 
-    def __init__(self, config: Config, log: Log, trail: Trail = NO_TRAIL) -> None:
+    def __init__(
+        self, config: Config, log: Log, trail: Trail = NO_TRAIL, notifier: Notifier | None = None
+    ) -> None:
         self._config = config
         self._trail = trail
+        self._notifier = notifier or Notifier()
         self._connections = itertools.count(1)
         self._log = log
         self._trust = Trust(config.certs, log)
@@ -126,7 +135,10 @@ class Server:
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             listeners = await trio.open_tcp_listeners(self._config.port, host=self._config.host)
-            with open_hierarchies(self._config.cgroup_parent) as hierarchies:
+            with (
+                closing(OutputStore(self._config.budget, self._log)) as store,
+                open_hierarchies(self._config.cgroup_parent) as hierarchies,
+            ):
                 if hierarchies.tracking is None:
                     self._log.warning(
                         "jobs have no cgroup; limits are refused, and processes kept by their parent"
@@ -135,6 +147,7 @@ class Server:
                     self._log.warning("limits are missing", controller=controller, reason=reason)
                 protect(self._log)
                 async with trio.open_nursery() as root:
+                    store.nursery = root
                     spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
                     await root.start(spawner.run)
                     root.start_soon(self._trust.run)
@@ -146,7 +159,7 @@ class Server:
                             spawner,
                             self._log,
                             self._config.grace,
-                            OutputStore(self._config.budget, self._log, root),
+                            store,
                             self._config.retention,
                             self._bounds,
                             self._trail,
@@ -155,6 +168,7 @@ class Server:
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)
                         root.start_soon(self._heed, signals, registry)
+                        root.start_soon(keep_alive, self._notifier, spawner.ping, self._log)
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
         self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
@@ -202,7 +216,9 @@ class Server:
                     self._log.info("listening", host=host, port=port)
                     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                     self._trail.record(Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where)
+                self._notifier.ready("Serving.")
                 await self._stop_asked.wait()
+                self._notifier.stopping("Stopping the jobs.")
                 gate.drop_all()
                 accepting.cancel_scope.cancel()
             self._log.info("ending", sessions=len(self._sessions))
@@ -214,8 +230,12 @@ class Server:
     async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
+                self._notifier.reloading()
                 self._trail.reopen()
-                self._trust.reload()
+                done = self._trust.reload()
+                with trio.move_on_after(RELOAD_DEADLINE):  # a dead disk must not hold up what is told next
+                    await done.wait()
+                self._notifier.ready("Serving.")
             elif self._stop_asked.is_set():
                 await registry.stop_all(_SHUTDOWN, 0)  # asked twice: no more grace
             else:

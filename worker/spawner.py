@@ -77,7 +77,7 @@ class ProcessSpec:
 
 
 class Spawner:
-    """The link. `run` keeps a spawner alive; `spawn` asks it for a process.
+    """The link. `run` keeps a spawner alive; `spawn` asks it for a process, `ping` whether it answers.
 
     Args:
         hierarchies: the server's cgroups, which the spawner clears if the server dies.
@@ -103,6 +103,7 @@ class Spawner:
         self._sock: trio.socket.SocketType | None = None
         self._sending = trio.Lock()
         self._ready = trio.Event()
+        self._answered = trio.Event()
         self.pid = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -184,6 +185,9 @@ class Spawner:
                 del buffer[:end]
 
     def _dispatch(self, message: dict[str, Any]) -> None:
+        if message["op"] == "pong":
+            self._answered.set()
+            return
         child = self._children.get(message["job"])
         if child is None:
             self._end_kept(message)
@@ -269,15 +273,29 @@ class Spawner:
             raise child.failure
         return child
 
+    async def ping(self) -> None:
+        """Return once a spawner has answered: this one, or the next one if it dies meanwhile."""
+        await trio.lowlevel.checkpoint()
+        body = json.dumps({"op": "ping"}).encode()
+        frame = len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body
+        self._answered = answered = trio.Event()
+        while not answered.is_set():
+            await self._ready.wait()
+            async with self._sending:
+                if (sock := self._sock) is not None:
+                    await self._send(sock, frame, ())
+            with trio.move_on_after(RESTART_PAUSE):
+                await answered.wait()
+
     async def _send(self, sock: trio.socket.SocketType, data: bytes, fds: Sequence[int]) -> None:
         """Send a request, or find that the spawner has died: then `run` marks the child lost."""
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = 0
         # A request cut in half would leave the link out of step, so a cancel waits until it is sent.
         with trio.move_on_after(LINK_DEADLINE, shield=True) as scope:
             await trio.lowlevel.checkpoint()
             try:
-                sent = await sock.sendmsg([data], [rights])
+                sent = await sock.sendmsg([data], rights)
                 with memoryview(data) as view:
                     while sent < len(data):
                         sent += await sock.send(view[sent:])

@@ -16,7 +16,8 @@ file descriptors as SCM_RIGHTS on its first byte. Each asks for one process:
 list of uid, gid and groups; with descriptors stdout, stderr (unless merged) and the job's directory in each
 cgroup hierarchy. The answers, framed alike: ``started`` with a pid
 (sent only after exec succeeded: the close-on-exec pipe closed without a word), ``failed`` with the
-step and its errno, and later ``exited`` with the wait status and what the process used. Bytes stand
+step and its errno, and later ``exited`` with the wait status and what the process used. ``{"op": "ping"}``
+is answered with ``pong``. Bytes stand
 in JSON as text by UTF-8 with surrogate escapes. With ``keep``, a keeper (worker.keeper) stands between
 this process and the job's, and ``started`` names it too.
 
@@ -181,6 +182,9 @@ class Spawner:
                 return False
             request = json.loads(self.buffer[LENGTH_BYTES:end])
             del self.buffer[:end]
+            if request.get("op") == "ping":
+                self.send(op="pong")
+                continue
             fds, self.fds = self.fds[: request["fds"]], self.fds[request["fds"] :]
             try:
                 self.spawn(request, fds)

@@ -111,6 +111,11 @@ class OutputStore:
             self._freed.set()
             self._freed = trio.Event()
 
+    def close(self) -> None:
+        """Give up all output, and with it the files."""
+        for log in (*self._with_memory, *self._with_file):
+            log.remove()
+
     @property
     def window_bytes(self) -> int:
         """How much one of them may read at a time."""

@@ -67,6 +67,7 @@ class Trust:
         self._taken = stamp(directory)
         self._set = TrustedSet.read(directory, _now())
         self._asked = trio.Event()
+        self._done = trio.Event()
         self._held: set[_Held] = set()
         self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self._ended: set[Term] = set()
@@ -104,9 +105,10 @@ class Trust:
         finally:
             self._held.discard(held)
 
-    def reload(self) -> None:
-        """Read the files now, whether they have changed or not."""
+    def reload(self) -> trio.Event:
+        """Read the files now, whether they have changed or not; return what is set once that is done."""
         self._asked.set()
+        return self._done
 
     async def run(self) -> None:
         """Watch the files and the clock."""
@@ -119,7 +121,9 @@ class Trust:
             found = stamp(self._directory)
             if self._asked.is_set() or (found != tried and found == before):
                 self._asked = trio.Event()
+                done, self._done = self._done, trio.Event()
                 tried = await self._reload()
+                done.set()
             before = found
             self._end_bearers()
 

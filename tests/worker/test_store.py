@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.worker.common import KeptLog
+from tests.worker.common import KeptLog, descriptors
 from wire.messages import STDOUT, GapReason
 from worker import output, store
 from worker.blocks import Chunk
@@ -176,3 +176,45 @@ def test_half_of_the_free_disk_is_the_default(tmp_path: Path, log: KeptLog) -> N
     free = os.statvfs(tmp_path)
     assert room._disk is not None
     assert abs(room._disk - free.f_bavail * free.f_frsize // 2) < 2**30
+
+
+async def test_a_log_that_is_removed_as_it_is_to_spill_leaves_no_file(tmp_path: Path, log: KeptLog) -> None:
+    await trio.lowlevel.checkpoint()
+    room = make(tmp_path, log)
+    one = OutputLog(room)
+    before = descriptors()
+    one.append(STDOUT, piece(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.spill, tmp_path, MIB)
+        await trio.testing.wait_all_tasks_blocked()
+        one.remove()
+    async with trio.open_nursery() as nursery:
+        other = OutputLog(room)
+        other.append(STDOUT, piece(1))
+        nursery.start_soon(other.spill, tmp_path, MIB)
+        other.remove()  # before it begins
+    assert (room.resident, room.spilled) == (0, 0)
+    assert len(descriptors()) == len(before)
+
+
+async def test_the_end_of_a_store_closes_its_files(tmp_path: Path, log: KeptLog) -> None:
+    before = descriptors()
+    room = make(tmp_path, log)
+    one, two = OutputLog(room), OutputLog(room)
+    await fill(one, 12)
+    await fill(two, 1)
+    assert len(descriptors()) == len(before) + 1
+    room.close()
+    assert (room.resident, room.spilled) == (0, 0)
+    assert len(descriptors()) == len(before)
+
+
+async def test_what_is_removed_is_not_told_as_dropped(tmp_path: Path, log: KeptLog) -> None:
+    for drop in (False, True):
+        room = make(tmp_path, log, disk=6 * PIECE if drop else None, drop=drop)
+        one = OutputLog(room)
+        await fill(one, 20)
+        dropped = one.overflowed
+        assert bool(dropped) == drop
+        one.remove()
+        assert (one.dropped, one.overflowed) == (one.size, dropped)
