@@ -243,6 +243,8 @@ class Stream:
                 continue
             if not isinstance(event, Answer):
                 self._take(event)
+                if isinstance(event, Output) and not event.data:
+                    continue  # it only says where the stream begins
                 return event
             if not (stalled(event) and self._fruitful and self._link.patience):
                 return event

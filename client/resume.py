@@ -30,9 +30,8 @@ class Place:
 
     def __init__(self, params: StreamParams) -> None:
         self._asked = params
-        from_the_end = params.tail_bytes is not None or params.tail_lines is not None
         #: The byte at which it goes on; None before it is known.
-        self.offset = None if from_the_end or params.since is not None else params.offset
+        self.offset = None if params.relative else params.offset
 
     def params(self) -> StreamParams:
         """What to ask for now: at first what was asked for, later what is still to come of it."""

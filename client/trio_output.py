@@ -94,6 +94,8 @@ class Stream:
                 break
             if not isinstance(event, Answer):
                 self._take(exchange, event)
+                if isinstance(event, Output) and not event.data:
+                    continue  # it only says where the stream begins
                 return event  # noqa: ASYNC910  # next() waited
             if not (stalled(event) and self._fruitful and self._link.patience):
                 return event  # noqa: ASYNC910

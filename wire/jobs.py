@@ -147,6 +147,11 @@ class StreamParams:
     since: float | None = None
     stream: int | None = None
 
+    @property
+    def relative(self) -> bool:
+        """Whether the server alone knows at which byte it begins."""
+        return not (self.tail_bytes is None and self.tail_lines is None and self.since is None)
+
     def problem(self) -> str | None:
         """What makes no sense of it, in words for people; None if all does."""
         starts = [bool(self.offset), *(x is not None for x in (self.tail_bytes, self.tail_lines, self.since))]

@@ -30,7 +30,7 @@ from wire.jobs import (
     StreamParams,
 )
 from wire.limits import LimitError
-from wire.messages import Request
+from wire.messages import STDOUT, Request
 
 from .audit import Event, Outcome, Trail
 from .blocks import BLOCK_BYTES, Chunk
@@ -214,6 +214,9 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
         closing(Reader(log, await find_start(log, params), params.stream)) as reader,
     ):
         end = None if params.follow else log.size
+        if params.relative:
+            # If it is cut before there is anything to send, it must yet go on from here.
+            await call.output(Chunk(params.stream or STDOUT, reader.offset, b""))
         while end is None or reader.offset < end:
             if reader.offset >= log.size:
                 if log.closed:

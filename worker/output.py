@@ -73,8 +73,8 @@ class OutputLog:
     """
 
     __slots__ = (
-        "_blocks", "_end_position", "_file", "_frozen", "_index", "_latest", "_moving", "_removed",
-        "_subscribers", "closed", "dropped", "overflowed", "resident", "size", "spilled", "store",
+        "_begin_position", "_blocks", "_end_position", "_file", "_frozen", "_index", "_latest", "_moving",
+        "_removed", "_subscribers", "closed", "dropped", "overflowed", "resident", "size", "spilled", "store",
         "waiting",
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ class OutputLog:
         self._frozen = False  # the last block is being written to the file, and takes no more
         self._file: SpillFile | None = None
         self._index: _Index | None = None
-        self._end_position = 0  # of the spill file
+        self._begin_position = self._end_position = 0  # what of the spill file is in use
         self._latest = 0.0  # the time of the last append
         self._moving: trio.Lock | None = None
         self._removed = False
@@ -177,6 +177,11 @@ class OutputLog:
         blocks = await self._file.read(self._places_from(offset, most))
         return [block for block in blocks if block.start >= self.dropped]
 
+    def end_of(self, offset: int, most: int) -> int:
+        """Where in the log that ends which `read_from` would read now."""
+        last = self._places_from(offset, most)[-1]
+        return last.start + last.length
+
     def _places_from(self, offset: int, most: int) -> list[Place]:
         index = self._index
         assert index is not None  # noqa: S101  # there are spilled bytes
@@ -242,12 +247,12 @@ class OutputLog:
 
     # --- for worker.store alone
 
-    async def spill(self, folder: Path, room: int) -> bool:
+    async def spill(self, folder: Path, room: int) -> bool:  # noqa: ASYNC910  # who calls it, checkpoints
         """Move the oldest blocks into the file, some BATCH_BYTES of them.
 
         Args:
             folder: where the file is made.
-            room: the most bytes by which it may grow.
+            room: the most bytes by which it may grow; what it will grow by is accounted for at once.
 
         Returns:
             Whether there was room; also true if another task has just moved some.
@@ -255,13 +260,13 @@ class OutputLog:
         Raises:
             OSError: the file cannot be written to; the blocks stay in memory.
         """
-        await trio.lowlevel.checkpoint()
         if self._moving is None:
             self._moving = trio.Lock()
         if self._moving.locked():
             async with self._moving:
                 return True
-        async with self._moving:
+        self._moving.acquire_nowait()
+        try:
             batch: list[Block] = []
             size = 0
             for block in self._blocks:
@@ -270,33 +275,42 @@ class OutputLog:
                     break
                 batch.append(block)
                 size = grown
-            if not batch:
-                return not self._blocks  # none are left if all of it was removed meanwhile
-            if self._file is None:
-                limiter = self.store.transfers if self.store is not None else None
-                self._file, self._index = SpillFile(folder, limiter), _Index()
-            if batch[-1] is self._blocks[-1]:
-                self._frozen = True
-            try:
-                written = await self._file.write(batch, self._end_position)
-            except BaseException:  # a cancel too, which comes before anything is written
-                self._frozen = False
-                raise
-            self._moved(batch, written)
-        return True
+            if batch:
+                await self._move(folder, batch, grown_by(size))
+            return bool(batch) or not self._blocks  # none are left if all of it was removed meanwhile
+        finally:
+            self._moving.release()
 
-    def _moved(self, batch: list[Block], written: Written) -> None:
-        """Account for blocks that are in the file now. All of it may have been removed meanwhile."""
-        if self._index is None:
-            return
+    async def _move(self, folder: Path, batch: list[Block], growth: int) -> None:
+        if self._file is None:
+            limiter = self.store.transfers if self.store is not None else None
+            self._file, self._index = SpillFile(folder, limiter), _Index()
+        if batch[-1] is self._blocks[-1]:
+            self._frozen = True
+        file = self._file
+        self._account(0, growth)
+        try:
+            written = await file.write(batch, self._end_position)
+        except BaseException:  # a cancel too, which comes before anything is written
+            self._frozen = False
+            if self._file is file:
+                self._account(0, -growth)
+            raise
+        if self._file is file:  # it was not removed meanwhile
+            self._moved(batch, written, growth)
+
+    def _moved(self, batch: list[Block], written: Written, growth: int) -> None:
+        """Account for blocks that are in the file now, where it was to grow by so much."""
+        assert self._index is not None  # noqa: S101  # made with the file
         position = written.begin
         for block in batch:
             self._index.add(block, position, direct=written.direct)
             position += len(block.data) + RUN_BYTES * len(block.streams)
-        size, self._end_position = written.end - self._end_position, written.end
+        growth -= written.end - self._end_position
+        self._end_position = written.end
         del self._blocks[: len(batch)]
         self._frozen = self._frozen and bool(self._blocks)
-        self._account(-sum(block.cost for block in batch), size)
+        self._account(-sum(block.cost for block in batch), -growth)
 
     def drop(self) -> bool:
         """Give up the oldest bytes, some BATCH_BYTES of them; return whether there were any."""
@@ -305,11 +319,12 @@ class OutputLog:
         if self._index is not None and self._index.starts:
             index, file = self._index, self._file
             assert file is not None  # noqa: S101  # made with the index
-            first = index.positions[0]
+            first = self._begin_position
             count = max(1, bisect_right(index.positions, first + BATCH_BYTES) - 1)
             after = index.positions[count] if count < len(index.positions) else self._end_position
             self.dropped = index.starts[count] if count < len(index.starts) else self.spilled_end
             index.forget(count)
+            self._begin_position = after
             file.punch(first, after - first)
             self._account(0, first - after)
         elif self._blocks:

@@ -1,34 +1,44 @@
-"""Owns one subscriber's place in a log, and what it has of the spill file: a window, and the next one.
+"""Owns one subscriber's place in a log, and what it has of the spill file: a window, and the next ones.
 
 What lies in memory, or in the page cache, is taken block by block. What must come from the disk is read a
-window at a time, and while one is sent, the next is read. How large a window is depends on how many
+window at a time, and while one is sent, the next two are read. How large a window is depends on how many
 subscribers read from the disk at the time, so that all of them together hold a bounded amount.
 """
 
 from bisect import bisect_right
+from collections import deque
 
 import trio
 
 from .blocks import BLOCK_BYTES, Block, Chunk
 from .output import Missing, OutputLog
-from .store import OutputStore
+from .store import WINDOWS_AHEAD, OutputStore
 
 
 class _Window:
-    """Some spilled blocks, read or under way; none if they could not be read together."""
+    """Some spilled blocks, read or under way; none if they could not be read together.
 
-    __slots__ = ("blocks", "done", "offset")
+    Args:
+        log: where they belong.
+        offset: the first byte that is wanted.
+        most: how many bytes are read, but for one block at least.
+    """
 
-    def __init__(self, offset: int) -> None:
+    __slots__ = ("_log", "_most", "blocks", "done", "end", "offset")
+
+    def __init__(self, log: OutputLog, offset: int, most: int) -> None:
+        self._log = log
+        self._most = most
         self.offset = offset
+        self.end = log.end_of(offset, most)
         self.blocks: list[Block] = []
         self.done = trio.Event()
 
-    async def read(self, log: OutputLog, most: int) -> None:
-        """Read up to so many bytes, one block at least; whoever misses one after that reads it alone."""
+    async def read(self) -> None:
+        """Read them; whoever misses one after that reads it alone."""
         await trio.lowlevel.checkpoint()
         try:
-            self.blocks = await log.read_from(self.offset, most)
+            self.blocks = await self._log.read_from(self.offset, self._most)
         except OSError:
             pass
         finally:
@@ -51,7 +61,7 @@ class Reader:
         self._log = log
         self._only = only
         self._held: list[Block] = []
-        self._next: _Window | None = None
+        self._next: deque[_Window] = deque()
         self._counted: OutputStore | None = None  # among whose readers from the disk it counts
 
     async def next(self, most: int = BLOCK_BYTES) -> Chunk | Missing | None:
@@ -78,7 +88,8 @@ class Reader:
 
     def close(self) -> None:
         """Hold nothing."""
-        self._held, self._next = [], None
+        self._held = []
+        self._next.clear()
         if self._counted is not None:
             self._counted.disk_readers -= 1
             self._counted = None
@@ -91,8 +102,11 @@ class Reader:
         """Get the block that holds our byte, and keep it, and maybe some behind it."""
         await trio.lowlevel.checkpoint()
         log = self._log
-        window, self._next = self._next, None
-        if window is None or window.offset != self.offset:
+        while self._next and self._next[0].offset != self.offset:
+            self._next.popleft()
+        if self._next:
+            window = self._next.popleft()
+        else:
             if gone := log.missing(self.offset):
                 return gone
             try:
@@ -102,12 +116,12 @@ class Reader:
             except OSError as error:
                 return log.unreadable(self.offset, error)
             self._count()
-            window = _Window(self.offset)
-            await window.read(log, self._window_bytes)
+            window = _Window(log, self.offset, self._window_bytes)
+            await window.read()
+        self._read_ahead(window.end)
         await window.done.wait()
         self._held = window.blocks
         if block := self._at_hand():
-            self._begin_next(self._held[-1].end)
             return block
         return await log.block_at(self.offset)
 
@@ -120,9 +134,13 @@ class Reader:
     def _window_bytes(self) -> int:
         return self._counted.window_bytes if self._counted is not None else 0
 
-    def _begin_next(self, offset: int) -> None:
-        """Let the next window be read while this one is sent."""
+    def _read_ahead(self, offset: int) -> None:
+        """Let the windows from an offset on be read while another one is sent."""
         nursery = self._counted.nursery if self._counted is not None else None
-        if nursery is not None and offset < self._log.spilled_end:
-            self._next = _Window(offset)
-            nursery.start_soon(self._next.read, self._log, self._window_bytes)
+        if self._next:
+            offset = self._next[-1].end
+        offset = max(offset, self._log.dropped)
+        while nursery is not None and len(self._next) < WINDOWS_AHEAD and offset < self._log.spilled_end:
+            self._next.append(window := _Window(self._log, offset, self._window_bytes))
+            nursery.start_soon(window.read)
+            offset = window.end

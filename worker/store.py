@@ -27,9 +27,9 @@ NEAR = 0.75
 MIB = 1024 * 1024
 #: Transfers to and from the spill files at a time; each has a buffer of up to 8 MiB.
 TRANSFERS = 4
-#: Subscribers that read from the disk hold two windows each, of at most so many bytes, and all of them
-#: together at most so many, unless there are so many that a block for each is more.
-WINDOW_BYTES, WINDOWS_BYTES = 2 * MIB, 32 * MIB
+#: A subscriber that reads from the disk holds a window, and so many ahead, of at most so many bytes each, and
+#: all subscribers together at most so many bytes, unless there are so many that a block for each is more.
+WINDOWS_AHEAD, WINDOW_BYTES, WINDOWS_BYTES = 2, 2 * MIB, 48 * MIB
 
 
 class Overflow(enum.StrEnum):
@@ -119,7 +119,7 @@ class OutputStore:
     @property
     def window_bytes(self) -> int:
         """How much one of them may read at a time."""
-        return min(WINDOW_BYTES, WINDOWS_BYTES // (2 * max(1, self.disk_readers)))
+        return min(WINDOW_BYTES, WINDOWS_BYTES // ((1 + WINDOWS_AHEAD) * max(1, self.disk_readers)))
 
     def is_near(self, log: OutputLog) -> bool:
         """Whether a budget is almost used up, so that a log must `make_room`."""
@@ -172,6 +172,7 @@ class OutputStore:
         return next(iter(self._with_memory))
 
     async def _spill(self, victim: OutputLog) -> bool:
+        await trio.lowlevel.checkpoint()
         assert self._disk is not None  # noqa: S101  # set in the constructor
         return await victim.spill(self._budget.folder, self._disk - self.spilled)
 

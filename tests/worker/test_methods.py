@@ -1,150 +1,29 @@
 """What each method makes of its parameters, and what a job is started with."""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import trio
-import trio.testing
-from hypothesis import given
-from hypothesis import strategies as st
 
-from certs.roles import Identity, Role
+from certs.roles import Role
+from tests.worker.calls import LINES, FakeCall, FakeJob, FakeRegistry, answer, ended_job
 from wire import codec
 from wire.errors import ErrorCode, RequestError
-from wire.jobs import Cause, CauseKind, JobReply, JobStatus, ListReply, StartParams, Status, Usage
+from wire.jobs import (
+    Cause,
+    CauseKind,
+    JobReply,
+    ListReply,
+    StartParams,
+)
 from wire.limits import Limits
-from wire.messages import STDERR, STDOUT, GapReason, Reply, Request, encode_message
+from wire.messages import Reply, Request, encode_message
 from worker import methods
-from worker.audit import NO_TRAIL, Trail
-from worker.blocks import Chunk
 from worker.bounds import Bounds
 from worker.methods import _environment, _process_spec, prepare
-from worker.output import Missing, OutputLog
-from worker.registry import Registry
-from worker.spawner import ProcessSpec
-from worker.users import Users, own_name
-
-USED = Usage(1.0, 0.5, memory=2**20)
+from worker.users import own_name
 
 MOST = Bounds().max_argument_bytes
-
-
-@dataclass
-class FakeJob:
-    """As much of a job as methods look at."""
-
-    id: str
-    argv: tuple[bytes, ...] = (b"true",)
-    cwd: bytes | None = b"/"
-    owner: str = "alice"
-    output: OutputLog = field(default_factory=OutputLog)
-    ended: trio.Event = field(default_factory=trio.Event)
-    stops: list[tuple[Cause, float]] = field(default_factory=list)
-    number: int = 0
-
-    def status(self) -> JobStatus:
-        return JobStatus(
-            self.id, Status.RUNNING, 1, self.argv, self.owner, 0.0, self.output.size, cwd=self.cwd
-        )
-
-    def measured(self) -> JobStatus:
-        return replace(self.status(), usage=USED)
-
-    async def stop(self, cause: Cause, grace: float) -> None:
-        await trio.lowlevel.checkpoint()
-        self.stops.append((cause, grace))
-
-
-class FakeRegistry:
-    """A registry of fake jobs that starts none."""
-
-    grace = 10.0
-    bounds = Bounds()
-
-    def __init__(self, *jobs: FakeJob) -> None:
-        self.jobs = {job.id: job for job in jobs}
-        self.removed: list[str] = []
-        self.users = Users("nobody")
-        for number, job in enumerate(jobs, 1):
-            job.number = number
-        self.started: list[tuple[ProcessSpec, str, Limits | None, float | None]] = []
-
-    def __iter__(self) -> Iterator[FakeJob]:
-        return iter(tuple(self.jobs.values()))
-
-    def find(self, name: str) -> FakeJob:
-        try:
-            return self.jobs[name]
-        except KeyError:
-            raise RequestError(ErrorCode.NOT_FOUND, "There is no such job.") from None
-
-    def after(self, cursor: str | None) -> Iterator[FakeJob]:
-        return (job for job in self if cursor is None or job.number > int(cursor))
-
-    def remove(self, name: str) -> FakeJob:
-        self.removed.append(name)
-        return self.jobs.pop(name)
-
-    async def start(
-        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None, trail: Trail
-    ) -> FakeJob:
-        await trio.lowlevel.checkpoint()
-        self.started.append((spec, owner, limits, seconds))
-        return FakeJob("new", spec.argv)
-
-
-@dataclass
-class FakeCall:
-    """A call whose credit and output the test sees."""
-
-    fake: FakeRegistry
-    role: Role = Role.ADMIN
-    available: int = 2**20
-    stall: float = 30.0
-    trail: Trail = NO_TRAIL
-    granted: trio.Event = field(default_factory=trio.Event)
-    chunks: list[Chunk] = field(default_factory=list)
-    gaps: list[Missing] = field(default_factory=list)
-
-    @property
-    def identity(self) -> Identity:
-        return Identity("bob", "01", self.role)
-
-    @property
-    def registry(self) -> Registry:
-        return cast("Registry", self.fake)
-
-    def credit(self) -> int:
-        return self.available
-
-    async def turn(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def wait_credit(self) -> None:
-        self.granted = trio.Event()
-        await self.granted.wait()
-
-    def grant(self, amount: int) -> None:
-        self.available += amount
-        self.granted.set()
-
-    async def output(self, chunk: Chunk | Missing) -> None:
-        await trio.lowlevel.checkpoint()
-        if isinstance(chunk, Missing):
-            self.gaps.append(chunk)
-            return
-        assert len(chunk.data) <= self.available
-        self.available -= len(chunk.data)
-        self.chunks.append(chunk)
-
-
-async def answer(call: FakeCall, name: str, **params: Any) -> Any:
-    return await prepare(call.role, Request(1, name, params))(call)
 
 
 # --- parameters
@@ -376,137 +255,6 @@ async def test_a_page_goes_on_behind_a_job_that_was_removed_meanwhile() -> None:
     assert int(second.jobs[0].id) == int(first.jobs[-1].id) + 1
 
 
-# --- stream
-
-
-@given(
-    pieces=st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=30)), max_size=12),
-    grants=st.lists(st.integers(1, 60), max_size=12),
-    place=st.floats(0, 1),
-    data=st.randoms(use_true_random=False),
-)
-async def test_a_stream_is_the_log_from_its_offset(
-    pieces: list[tuple[int, bytes]], grants: list[int], place: float, data: Any
-) -> None:
-    job = FakeJob("a")
-    whole = b"".join(piece for _, piece in pieces)
-    tags = [stream for stream, piece in pieces for _ in piece]
-    offset = int(place * len(whole))
-    call = FakeCall(FakeRegistry(job), Role.USER, available=0)
-    steps: list[Callable[[], None]] = [partial(job.output.append, *piece) for piece in pieces]
-    for grant in grants:
-        steps.insert(data.randint(0, len(steps)), partial(call.grant, grant))
-    replies = []
-
-    async def stream() -> None:
-        replies.append(await answer(call, "stream", id="a", offset=offset))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream)
-        for step in steps:
-            step()
-            if data.random() < 0.5:
-                await trio.testing.wait_all_tasks_blocked()
-        job.output.close()
-        job.ended.set()
-        call.grant(len(whole))
-    assert [reply.job.output for reply in replies] == [len(whole)]
-    assert not job.output._subscribers
-    at = offset
-    for chunk in call.chunks:
-        assert chunk.offset == at
-        at += len(chunk.data)
-        assert tags[chunk.offset : at] == [chunk.stream] * len(chunk.data)
-    assert b"".join(chunk.data for chunk in call.chunks) == whole[offset:]
-
-
-async def test_a_stream_ends_only_with_the_final_status() -> None:
-    job = FakeJob("a")
-    job.output.append(STDOUT, b"x")
-    job.output.close()
-    done = SimpleNamespace(reply=None)
-
-    async def stream() -> None:
-        done.reply = await answer(FakeCall(FakeRegistry(job)), "stream", id="a")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream)
-        await trio.testing.wait_all_tasks_blocked()
-        assert done.reply is None
-        job.ended.set()
-    assert done.reply is not None
-
-
-async def test_an_offset_beyond_the_end_is_told_so() -> None:
-    job = FakeJob("a")
-    job.output.append(STDOUT, b"abc")
-    job.output.close()
-    job.ended.set()
-    call = FakeCall(FakeRegistry(job))
-    await answer(call, "stream", id="a", offset=3)
-    with pytest.raises(RequestError, match="printed 3 bytes; 4 is beyond") as caught:
-        await answer(call, "stream", id="a", offset=4)
-    assert caught.value.code is ErrorCode.BAD_REQUEST
-    assert call.chunks == []
-
-
-# --- which part of a log
-
-
-def ended_job(*pieces: tuple[int, bytes]) -> FakeJob:
-    job = FakeJob("a")
-    for stream, data in pieces:
-        job.output.append(stream, data)
-    job.output.close()
-    job.ended.set()
-    return job
-
-
-LINES = ((STDOUT, b"one\ntwo\n"), (STDERR, b"oops\n"), (STDOUT, b"three\nfour"))
-
-
-@pytest.mark.parametrize(
-    ("params", "expected"),
-    [
-        ({}, [(0, b"one\ntwo\n"), (8, b"oops\n"), (13, b"three\nfour")]),
-        ({"offset": 10}, [(10, b"ps\n"), (13, b"three\nfour")]),
-        ({"tail_bytes": 3}, [(20, b"our")]),
-        ({"tail_bytes": 3, "stream": 2}, [(10, b"ps\n")]),
-        ({"tail_bytes": 0}, []),
-        ({"tail_bytes": 999}, [(0, b"one\ntwo\n"), (8, b"oops\n"), (13, b"three\nfour")]),
-        ({"tail_lines": 1}, [(19, b"four")]),
-        ({"tail_lines": 3}, [(8, b"oops\n"), (13, b"three\nfour")]),
-        ({"tail_lines": 3, "stream": 1}, [(4, b"two\n"), (13, b"three\nfour")]),
-        ({"stream": 2}, [(8, b"oops\n")]),
-        ({"since": 0.0, "stream": 1}, [(0, b"one\ntwo\n"), (13, b"three\nfour")]),
-        ({"since": 4e9}, []),
-    ],
-)
-async def test_a_stream_begins_where_it_was_asked_to(
-    params: dict[str, Any], expected: list[tuple[int, bytes]]
-) -> None:
-    for follow in (True, False):
-        call = FakeCall(FakeRegistry(ended_job(*LINES)), Role.USER)
-        await answer(call, "stream", id="a", follow=follow, **params)
-        assert [(chunk.offset, chunk.data) for chunk in call.chunks] == expected
-
-
-async def test_without_follow_a_stream_ends_where_the_log_does_now() -> None:
-    job = FakeJob("a")
-    job.output.append(STDOUT, b"so far")
-    call = FakeCall(FakeRegistry(job), available=3)
-
-    async def grow() -> None:
-        await trio.testing.wait_all_tasks_blocked()
-        job.output.append(STDOUT, b", and more")
-        call.grant(100)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(grow)
-        await answer(call, "stream", id="a", follow=False)
-    assert b"".join(chunk.data for chunk in call.chunks) == b"so far"
-
-
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
@@ -519,37 +267,6 @@ async def test_a_start_that_makes_no_sense_is_refused(params: dict[str, Any], se
     with pytest.raises(RequestError, match=sentence) as caught:
         await answer(FakeCall(FakeRegistry(ended_job())), "stream", id="a", **params)
     assert caught.value.code is ErrorCode.BAD_REQUEST
-
-
-async def test_what_was_dropped_is_told_with_its_range() -> None:
-    job = ended_job(*LINES)
-    assert job.output.drop()
-    call = FakeCall(FakeRegistry(job), available=1)
-    await answer(call, "stream", id="a", offset=5)
-    assert call.gaps == [Missing(5, 18, GapReason.DROPPED)]
-    assert call.chunks == []
-
-
-async def test_a_stream_without_credit_is_given_up_with_its_offset(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    job = FakeJob("a")
-    job.output.append(STDOUT, b"0123456789")
-    call = FakeCall(FakeRegistry(job), available=4, stall=7.0)
-    with pytest.raises(RequestError, match="goes on at byte 4") as caught:
-        await answer(call, "stream", id="a")
-    assert (caught.value.code, caught.value.offset) == (ErrorCode.STALLED, 4)
-    assert trio.current_time() >= 7
-    assert not job.output._subscribers
-
-
-async def test_a_stream_that_has_nothing_to_send_is_never_given_up(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    call = FakeCall(FakeRegistry(FakeJob("a")), available=0, stall=7.0)
-    with trio.move_on_after(1000) as scope:
-        await answer(call, "stream", id="a")
-    assert scope.cancelled_caught
 
 
 async def test_remove_answers_with_the_last_record() -> None:

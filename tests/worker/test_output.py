@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from tests.worker.common import in_memory
 from wire.jobs import StreamParams
 from wire.messages import STDERR, STDOUT, GapReason
-from worker import blocks, output
+from worker import blocks, output, spill
 from worker.blocks import BLOCK_BYTES, RUN_SECONDS, WHOLE_BYTES, Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
@@ -37,6 +37,7 @@ class AnyHistoryAnyReaders(RuleBasedStateMachine):
             (blocks, "BLOCK_BYTES", 16),
             (blocks, "WHOLE_BYTES", 4),
             (output, "BATCH_BYTES", 40),
+            (spill, "DIRECT_BYTES", 30),
         ):
             self.patch.setattr(module, name, value)
         self.now = 1000.0
