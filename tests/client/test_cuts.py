@@ -9,7 +9,7 @@ import pytest
 
 from client.errors import ConnectError
 from tests.client.either import KINDS, SCHEMES, Either, connected
-from tests.harness import Server
+from tests.harness import Server, eventually
 from tests.proxy import proxy
 from wire.jobs import Status
 
@@ -92,3 +92,32 @@ async def test_a_server_that_is_away_for_good(server: Server, kind: str, scheme:
                     _ = stream.job
     with server.connect() as direct:
         direct.stop(job.id, grace=0)
+
+
+async def test_a_stream_from_the_end_that_is_cut_before_its_first_byte(
+    server: Server, kind: str, scheme: str, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    script = f"echo before; while [ ! -e {go} ]; do sleep 0.01; done; echo after"
+    with proxy(server.port) as between, server.connect() as other:
+        job = other.start(["sh", "-c", script])
+        eventually(lambda: other.query(job.id).output == 7, "what it prints before")
+        async with (
+            connected(kind, scheme + between.address, server.certs) as client,
+            client.stream(job.id, tail_lines=0) as stream,
+        ):
+
+            def cut_while_it_prints() -> None:
+                eventually(lambda: stream.offset == 7, "the stream's begin")
+                between.close()
+                go.touch()
+                other.wait(job.id)
+                between.reopen()
+
+            cutter = threading.Thread(target=cut_while_it_prints)
+            cutter.start()
+            piece = await stream.piece()
+            cutter.join()
+            assert piece is not None
+            assert (piece.offset, piece.data) == (7, b"after\n")
+            assert await stream.piece() is None
