@@ -96,4 +96,4 @@ def test_no_descriptor_at_any_step_of_a_start(shared_certificates: Path) -> None
             assert not jobs_cgroups(server)
             assert children(server.spawner_pid) == []
     assert started > 0
-    assert refused > 5
+    assert refused >= 5  # two pipes, and the directory of one hierarchy at least, on v2

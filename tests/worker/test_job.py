@@ -377,7 +377,7 @@ async def test_a_stop_cancelled_at_any_step_leaves_nothing(host: Host, log: Kept
         if instrument.left > 0:
             assert job.cause == ALICE
             break
-    assert k > 3  # how often the grace is looked at is the machine's to say
+    assert k > 5
 
 
 @pytest.mark.parametrize("pause", range(6))
