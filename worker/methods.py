@@ -221,6 +221,7 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
             if reader.offset >= log.size:
                 if log.closed:
                     break
+                reader.close()
                 await doorbell.receive()
             elif credit := call.credit():
                 most = min(credit, BLOCK_BYTES if end is None else end - reader.offset)

@@ -252,7 +252,7 @@ class OutputLog:
 
         Args:
             folder: where the file is made.
-            room: the most bytes by which it may grow; what it will grow by is accounted for at once.
+            room: the most bytes by which it may grow; the store is told at once what of it is used.
 
         Returns:
             Whether there was room; also true if another task has just moved some.
@@ -288,29 +288,30 @@ class OutputLog:
         if batch[-1] is self._blocks[-1]:
             self._frozen = True
         file = self._file
-        self._account(0, growth)
+        if self.store is not None:
+            self.store.promised += growth
         try:
             written = await file.write(batch, self._end_position)
         except BaseException:  # a cancel too, which comes before anything is written
             self._frozen = False
-            if self._file is file:
-                self._account(0, -growth)
             raise
+        finally:
+            if self.store is not None:
+                self.store.promised -= growth
         if self._file is file:  # it was not removed meanwhile
-            self._moved(batch, written, growth)
+            self._moved(batch, written)
 
-    def _moved(self, batch: list[Block], written: Written, growth: int) -> None:
-        """Account for blocks that are in the file now, where it was to grow by so much."""
+    def _moved(self, batch: list[Block], written: Written) -> None:
+        """Account for blocks that are in the file now."""
         assert self._index is not None  # noqa: S101  # made with the file
         position = written.begin
         for block in batch:
             self._index.add(block, position, direct=written.direct)
             position += len(block.data) + RUN_BYTES * len(block.streams)
-        growth -= written.end - self._end_position
-        self._end_position = written.end
+        size, self._end_position = written.end - self._end_position, written.end
         del self._blocks[: len(batch)]
         self._frozen = self._frozen and bool(self._blocks)
-        self._account(-sum(block.cost for block in batch), -growth)
+        self._account(-sum(block.cost for block in batch), size)
 
     def drop(self) -> bool:
         """Give up the oldest bytes, some BATCH_BYTES of them; return whether there were any."""

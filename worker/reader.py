@@ -77,7 +77,7 @@ class Reader:
                     self.offset += found.size
                     return found  # noqa: ASYNC910  # who sends it, checkpoints
                 block = found
-            elif self._held:
+            elif self._held or self._counted is not None:
                 self.close()
             chunk = block.chunk(self.offset, most, self._only)
             if chunk is not None:

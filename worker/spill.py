@@ -12,9 +12,11 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import trio
 
@@ -28,6 +30,8 @@ DIRECT_BYTES, DIRECT_RATE, DIRECT_PAUSE = 1024 * 1024, 400e6, 256 * 1024 * 1024
 MOST_READ = BUFFER_BYTES - ALIGN
 #: fallocate(2): give a range back to the file system, and keep the file's size.
 _PUNCH_HOLE = 0x02 | 0x01
+P = ParamSpec("P")
+T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -107,7 +111,13 @@ class SpillFile:
         """
         with self._in_use():
             parts = [part for block in blocks for part in (block.tables(), block.data)]
-            return await trio.to_thread.run_sync(self._write, parts, position, limiter=self._limiter)
+            return await self._in_thread(self._write, parts, position)
+
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        try:
+            return await trio.to_thread.run_sync(partial(work, *arguments, **keywords), limiter=self._limiter)
+        except RuntimeError as error:  # what Python says where the kernel gives no more threads
+            raise OSError(errno.EAGAIN, f"no thread could be started: {error}") from error
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -192,18 +202,28 @@ class SpillFile:
             OSError: the disk fails.
         """
         with self._in_use():
-            return await trio.to_thread.run_sync(self._read, places, limiter=self._limiter)
+            return await self._in_thread(self._read, places)
 
     def _read(self, places: Sequence[Place]) -> list[Block]:
         spans = [span for place in places for span in place.spans]
-        if self._direct is not None and places[-1].end - places[0].position <= MOST_READ:
-            parts = self._direct.read(spans)
-        else:
+        parts = self._read_direct(spans) if places[-1].end - places[0].position <= MOST_READ else None
+        if parts is None:
             parts = [self._read_buffered(position, length) for position, length in spans]
         return [
             Block.restore(place.start, tables, data)
             for place, tables, data in zip(places, parts[::2], parts[1::2], strict=True)
         ]
+
+    def _read_direct(self, spans: list[tuple[int, int]]) -> list[bytes] | None:
+        """Read past the page cache, if that is possible."""
+        if self._direct is None:
+            return None
+        try:
+            return self._direct.read(spans)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return None
 
     def _read_buffered(self, position: int, length: int) -> bytes:
         data = os.pread(self._fd, length, position)

@@ -80,6 +80,8 @@ class OutputStore:
 
     def __init__(self, budget: Budget, log: Log, nursery: trio.Nursery | None = None) -> None:
         self.resident = self.spilled = 0
+        #: Bytes by which spill files are about to grow.
+        self.promised = 0
         self.nursery = nursery
         self.transfers = trio.CapacityLimiter(TRANSFERS)
         #: Subscribers that read from the disk now.
@@ -95,6 +97,7 @@ class OutputStore:
         self._with_file: OrderedDict[OutputLog, None] = OrderedDict()
         self._freed = trio.Event()
         self._full = False
+        self._ahead_from = float("-inf")  # not before, by Trio's clock: it went wrong a moment ago
         self._ahead: set[OutputLog] = set()  # those for which room is being made already
 
     def account(self, log: OutputLog, resident: int, spilled: int) -> None:
@@ -131,7 +134,7 @@ class OutputStore:
     async def make_room(self, log: OutputLog) -> None:
         """Return once memory is within its budgets, and see to it in time that it stays there."""
         await trio.lowlevel.checkpoint()
-        if self.nursery is not None and log not in self._ahead:
+        if self.nursery is not None and log not in self._ahead and trio.current_time() >= self._ahead_from:
             self._ahead.add(log)
             self.nursery.start_soon(self._spill_ahead, log)
         try:
@@ -139,7 +142,8 @@ class OutputStore:
                 victim = self._victim(log, 1)
                 try:
                     if await self._spill(victim):
-                        self._tell_room(log)
+                        if not self._uses(log, 1):
+                            self._tell_room(log)
                         continue
                     reason = "the cap is reached"
                 except OSError as error:
@@ -157,12 +161,15 @@ class OutputStore:
     async def _spill_ahead(self, log: OutputLog) -> None:
         """Move output to the disk while there is room in memory, so that nobody has to wait for it."""
         await trio.lowlevel.checkpoint()
+        moved = True
         try:
-            while self._uses(log, NEAR) and await self._spill(self._victim(log, NEAR)):
-                pass
+            while moved and self._uses(log, NEAR):
+                moved = await self._spill(self._victim(log, NEAR))
         except OSError:
-            pass  # whoever has to wait for room tells
+            moved = False
         finally:
+            if not moved:  # of which those tell who have to wait for room
+                self._ahead_from = trio.current_time() + RETRY_SECONDS
             self._ahead.discard(log)
 
     def _victim(self, log: OutputLog, share: float) -> OutputLog:
@@ -174,7 +181,7 @@ class OutputStore:
     async def _spill(self, victim: OutputLog) -> bool:
         await trio.lowlevel.checkpoint()
         assert self._disk is not None  # noqa: S101  # set in the constructor
-        return await victim.spill(self._budget.folder, self._disk - self.spilled)
+        return await victim.spill(self._budget.folder, self._disk - self.spilled - self.promised)
 
     def _drop(self, victim: OutputLog) -> bool:
         """Give up the oldest bytes: on the disk if there are any, so that others may go there."""

@@ -222,3 +222,26 @@ async def test_a_log_may_be_removed_before_its_window_is_read(tmp_path: Path, lo
         with contextlib.closing(Reader(one, 0)) as reader:
             assert isinstance(await reader.next(), Chunk)
         one.remove()
+
+
+async def test_what_cannot_be_read_past_the_page_cache_is_read_through_it(
+    file: SpillFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    batch = blocks(*[BLOCK_BYTES] * 5)
+    monkeypatch.setattr(os, "preadv", refuse)
+    await check(file, batch, 0, direct=True)
+
+
+async def test_a_reader_that_is_through_holds_nothing(tmp_path: Path, log: KeptLog) -> None:
+    async with trio.open_nursery() as nursery:
+        one = await filled(tmp_path, log, nursery)
+        room = one.store
+        assert room is not None
+        reader = Reader(one, 0)
+        while await reader.next():
+            pass
+        assert (room.disk_readers, reader._held, list(reader._next)) == (0, [], [])
+        one.remove()

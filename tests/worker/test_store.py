@@ -14,6 +14,7 @@ from worker import output, store
 from worker.blocks import Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
+from worker.spill import SpillFile
 from worker.store import MIB, Budget, OutputStore, Overflow
 
 PIECE = 64 * 1024
@@ -218,3 +219,49 @@ async def test_what_is_removed_is_not_told_as_dropped(tmp_path: Path, log: KeptL
         assert bool(dropped) == drop
         one.remove()
         assert (one.dropped, one.overflowed) == (one.size, dropped)
+
+
+async def test_a_full_disk_is_tried_seldom_and_told_once(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def fail(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(SpillFile, "_write", fail)
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
+        one = OutputLog(room)
+        for number in range(6):
+            one.append(STDOUT, piece(number))
+        with trio.move_on_after(0.55):
+            async with trio.open_nursery() as pumps:  # those of stdout and stderr
+                pumps.start_soon(one.make_room)
+                pumps.start_soon(one.make_room)
+        assert 2 <= tries < 30
+        assert log.messages == [FULL]
+        assert room.promised == 0
+        one.remove()
+
+
+async def test_without_threads_output_stays_in_memory(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("can't start new thread")
+
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
+        one = OutputLog(room)
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", fail)
+            await fill(one, 4)
+            await trio.testing.wait_all_tasks_blocked()
+        assert one.spilled == 0
+        assert await read_all(one) == (b"".join(map(piece, range(4))), [])
+        one.remove()
