@@ -277,7 +277,7 @@ class OutputLog:
                 size = grown
             if batch:
                 await self._move(folder, batch, grown_by(size))
-            return bool(batch) or not self._blocks  # none are left if all of it was removed meanwhile
+            return bool(batch) or not self._blocks  # none are left if all of it was removed meanwhile  # noqa: ASYNC910
         finally:
             self._moving.release()
 

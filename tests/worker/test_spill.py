@@ -235,11 +235,12 @@ async def test_what_cannot_be_read_past_the_page_cache_is_read_through_it(
     await check(file, batch, 0, direct=True)
 
 
-async def test_a_reader_that_is_through_holds_nothing(tmp_path: Path, log: KeptLog) -> None:
+async def test_a_reader_that_is_back_in_memory_holds_nothing(tmp_path: Path, log: KeptLog) -> None:
     async with trio.open_nursery() as nursery:
         one = await filled(tmp_path, log, nursery)
         room = one.store
         assert room is not None
+        one.append(STDOUT, b"in memory")
         reader = Reader(one, 0)
         while await reader.next():
             pass
