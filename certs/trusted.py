@@ -109,7 +109,15 @@ class TrustedSet:
                 context.load_verify_locations(cafile=directory / LIST)
             except (ssl.SSLError, OSError) as error:
                 raise CertsError(f"OpenSSL does not accept {directory / LIST}: {error}.") from error
-        return cls(context, authorities, lists, server)
+        found = cls(context, authorities, lists, server)
+        try:
+            # Asked for later, it would be asked for in a server that runs.
+            found.trusted, found.terms  # noqa: B018
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise CertsError(
+                f"{directory / AUTHORITIES} holds an authority that cannot be used ({error}): take it out."
+            ) from error
+        return found
 
     @functools.cached_property
     def trusted(self) -> frozenset[bytes]:
@@ -170,6 +178,14 @@ class TrustedSet:
                 raise CertsError(
                     f"{LIST} holds list {after.number}, which is older than {before.number}, the one in use: "
                     "put the newest one there, or restart the server to go back."
+                )
+            # Lists without a number all have the same.
+            if after.number == before.number and (
+                after.this_update < before.this_update or before.revoked.keys() - after.revoked.keys()
+            ):
+                raise CertsError(
+                    f"{LIST} holds another list {after.number} than the one in use, which is older or holds "
+                    "less: put the newest one there, with a higher number, or restart the server to go back."
                 )
 
     @functools.cached_property

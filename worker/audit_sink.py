@@ -177,13 +177,11 @@ class AuditSink:
 
     def _take(self) -> list[Line]:
         """The next lines, once there are some; none when it is time to end."""
+        while not self._wait_queued():
+            if not self._reopen:
+                return []
+            self._open_again()  # not under the lock: a file system may hang, and `put` must not wait
         with self._changed:
-            while not self._queue:
-                if self._closing is not None:
-                    return []
-                if self._reopen:
-                    self._open_again()
-                self._changed.wait()
             self._changed.wait_for(self._is_due, GATHER_SECONDS)
             self._urgent = False
             lines, size = [self._queue.popleft()], 0
@@ -200,6 +198,18 @@ class AuditSink:
         if lost:
             self._log.error("audit lines were given up", sink=self.name, lines=lost)
         return lines
+
+    def _wait_queued(self) -> bool:
+        """Wait until there are lines; False if it is time to open the file again, or to end."""
+        with self._changed:
+            while not self._queue:
+                if self._closing is not None:
+                    self._reopen = False
+                    return False
+                if self._reopen:
+                    return False
+                self._changed.wait()
+        return True
 
     def _is_due(self) -> bool:
         return self._urgent or self._closing is not None or self._queued > WRITE_BYTES

@@ -17,7 +17,7 @@ from wire.trio_stream import ByteStream
 from .audit import Event, Outcome, Trail
 from .gate import Gate, Visit
 from .log import Log
-from .session import refuse
+from .session import reason_of, refuse
 from .trust import Trust
 from .turns import Turns
 from .websocket import ServerWebSocket
@@ -120,10 +120,13 @@ class Door:
                 await entry.begin()
             if visit.late:
                 entry.fail("it took too long")
+            elif visit.dropped:
+                entry.failed("there were too many, or the server ended")
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
-            entry.cut(str(errors.exceptions[0]))
+            entry.cut(reason_of(errors))
         except* Exception:  # one connection must never end the server
             self.log.exception("a connection failed", peer=entry.peer)
+            entry.failed("the server failed; see its log")
         finally:
             await trio.aclose_forcefully(tcp)
 
@@ -138,18 +141,24 @@ class _Entry:
         self._visit = visit
         self._trail = trail
         self._serve = serve
-        self._served = False
+        self._told = False  # what became of it: it was denied, failed, or has a session that tells
 
     def fail(self, reason: str) -> None:
         """Tell that there is no session, because the peer did not do what opens one."""
-        self._door.log.warning("a peer made no usable handshake", peer=self.peer, reason=reason)
-        self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
+        if not self._told:
+            self._door.log.warning("a peer made no usable handshake", peer=self.peer, reason=reason)
+        self.failed(reason)
 
     def cut(self, reason: str) -> None:
         """Tell that the connection is gone."""
         self._door.log.info("a connection was cut", peer=self.peer, reason=reason)
-        if not self._served:
-            self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=f"it was cut: {reason}")
+        self.failed(f"it was cut: {reason}")
+
+    def failed(self, reason: str) -> None:
+        """Record that there is no session, unless it is recorded already what became of it."""
+        if not self._told:
+            self._told = True
+            self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
 
     async def begin(self) -> None:
         """Make the TLS handshake, and go on if it succeeds."""
@@ -168,7 +177,7 @@ class _Entry:
             except trio.BrokenResourceError as error:
                 reason = str(error.__cause__ or error)
                 self._door.log.warning("a TLS handshake was refused", peer=self.peer, reason=reason)
-                self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
+                self.failed(reason)
                 if outgoing is not None:
                     await _send_alert(self._tcp, outgoing.read())
             else:
@@ -210,10 +219,11 @@ class _Entry:
             self._deny(trail, error.message)
             await _refuse(stream, error.code, error.message)
         else:
-            self._served = True  # whose end the session records
+            self._told = True
             await self._serve(stream, identity, bearer)
 
     def _deny(self, trail: Trail, reason: str) -> None:
+        self._told = True
         self._door.log.warning("denied", peer=self.peer, reason=reason)
         trail.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=reason)
 

@@ -8,6 +8,7 @@ The spawner loads it, so it imports the standard library alone, and little of th
 """
 
 import ctypes
+import errno
 import os
 import resource
 
@@ -154,6 +155,10 @@ class Privileges:
         os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
+        if os.getresgid() != (gid,) * 3 or os.getresuid() != (uid,) * 3:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # -1 means "as it is", and is no error
+        # With fs.suid_dumpable 1 we could be looked into now, until exec resets it.
+        _try(PR_SET_DUMPABLE, 0)
 
 
 def new_session_keyring() -> None:

@@ -207,25 +207,29 @@ class Server:
 
             await door.let_in(tcp, visit, trail, serve)
 
-        async with trio.open_nursery() as sessions:
-            async with trio.open_nursery() as accepting:
-                accepting.start_soon(gate.run)
-                for listener in listeners:
-                    accepting.start_soon(accept_forever, listener, handle, sessions, gate, self._log)
-                    host, port = listener.socket.getsockname()[:2]
-                    self._log.info("listening", host=host, port=port)
-                    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                    self._trail.record(Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where)
-                self._notifier.ready("Serving.")
-                await self._stop_asked.wait()
-                self._notifier.stopping("Stopping the jobs.")
-                gate.drop_all()
-                accepting.cancel_scope.cancel()
-            self._log.info("ending", sessions=len(self._sessions))
-            await registry.stop_all(_SHUTDOWN, self._config.grace)
-            for session in tuple(self._sessions):
-                session.finish()
-            sessions.cancel_scope.deadline = trio.current_time() + SESSIONS_DEADLINE
+        async with trio.open_nursery() as giving:
+            giving.start_soon(gate.run)  # turns are for those who are in, too, until the last has left
+            async with trio.open_nursery() as sessions:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(accept_forever, listener, handle, sessions, gate, self._log)
+                        host, port = listener.socket.getsockname()[:2]
+                        self._log.info("listening", host=host, port=port)
+                        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                        self._trail.record(
+                            Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where
+                        )
+                    self._notifier.ready("Serving.")
+                    await self._stop_asked.wait()
+                    self._notifier.stopping("Stopping the jobs.")
+                    gate.drop_all()
+                    accepting.cancel_scope.cancel()
+                self._log.info("ending", sessions=len(self._sessions))
+                await registry.stop_all(_SHUTDOWN, self._config.grace)
+                for session in tuple(self._sessions):
+                    session.finish()
+                sessions.cancel_scope.deadline = trio.current_time() + SESSIONS_DEADLINE
+            giving.cancel_scope.cancel()
 
     async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
         async for number in signals:

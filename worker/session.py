@@ -216,7 +216,7 @@ class Session:
                         pass
         except* (trio.BrokenResourceError, trio.ClosedResourceError) as errors:
             self._log.info("a connection was cut", identity=self.identity.name)
-            cause = f"it was cut: {errors.exceptions[0]}"
+            cause = f"it was cut: {reason_of(errors)}"
         finally:
             self._trail.record(Event.CONNECTION_ENDED, Outcome.DONE, cause=cause)
 
@@ -345,6 +345,13 @@ class Session:
             del self._calls[call.id]
         if self._ending and not self._calls:
             self._reading.cancel()
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason in an exception, or in the first of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or str(error.__cause__ or type(error).__name__)
 
 
 async def refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:

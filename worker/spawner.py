@@ -283,7 +283,8 @@ class Spawner:
             await self._ready.wait()
             async with self._sending:
                 if (sock := self._sock) is not None:
-                    await self._send(sock, frame, ())
+                    with contextlib.suppress(SpawnError):  # the kernel is short of memory: once more, later
+                        await self._send(sock, frame, ())
             with trio.move_on_after(RESTART_PAUSE):
                 await answered.wait()
 

@@ -200,6 +200,8 @@ def _try_read(directory: Path, old: TrustedSet) -> TrustedSet | CertsError:
         new.check_follows(old)
     except CertsError as error:
         return error
+    except Exception as error:  # noqa: BLE001  # whatever a parser makes of a file, the server stays up
+        return CertsError(f"the files cannot be read ({error!r})")
     return new
 
 

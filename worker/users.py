@@ -38,6 +38,10 @@ class User:
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
 
 
+#: No user and no group has this number: setresuid(2).
+NO_ID = 2**32 - 1
+
+
 def look_up(name: str) -> User:
     """Look a user up; this may block.
 
@@ -48,6 +52,9 @@ def look_up(name: str) -> User:
         raise KeyError(name)
     found = pwd.getpwnam(name)
     groups = tuple(os.getgrouplist(found.pw_name, found.pw_gid))
+    # To the kernel the largest number means "as it is": the job would stay who we are.
+    if not all(0 <= number < NO_ID for number in (found.pw_uid, found.pw_gid, *groups)):
+        raise KeyError(name)
     return User(found.pw_name, found.pw_uid, found.pw_gid, groups, found.pw_dir, found.pw_shell or "/bin/sh")
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from certs.authority import issue
+from certs.contexts import client_context
 from certs.roles import Role
 from client.errors import TlsError
 from tests.e2e.test_server import UPGRADE, http
@@ -239,3 +241,30 @@ def test_what_cannot_be_is_one_sentence(shared_certificates: Path, flags: list[s
     assert done.returncode in (2, 7)
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_who_is_denied_and_leaves_without_a_word_is_told_of_once(tmp_path: Path) -> None:
+    certs, path = make_directory(tmp_path / "certs"), tmp_path / "audit.log"
+    save(certs, nobody=issue(authority(), "nobody", key=key("admin")))
+    with serve(certs, "--audit", str(path)) as running:
+        context = client_context(certs, "nobody")
+        for _ in range(3):
+            tcp = socket.create_connection(("127.0.0.1", running.port))
+            with context.wrap_socket(tcp, server_hostname="127.0.0.1") as tls:
+                assert b"holds no role" in tls.recv(4096)  # and closed with no more words
+        wait_for(path, "connection_denied", 3)
+        running.connect("admin").close()
+    told = [line["event"] for line in lines(path) if line["event"] not in ("server_started", "server_ended")]
+    assert told.count("connection_denied") == 3
+    assert "handshake_failed" not in told
+
+
+def test_who_lists_while_the_server_ends_gets_an_answer(shared_certificates: Path) -> None:
+    with serve(shared_certificates, "--grace", "2") as running, running.connect() as client:
+        job = client.start(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+        running.process.send_signal(signal.SIGTERM)
+        running.logged("ending")
+        assert [each.id for each in client.list()] == [job.id]
+        began = time.monotonic()
+        running.process.wait(10)
+        assert time.monotonic() - began < 4.5  # the grace, and not the deadline of open sessions

@@ -349,3 +349,29 @@ def test_the_end_waits_for_nobody_and_tells_what_is_lost(tmp_path: Path, log: Ke
     writer.sink.close(0.1)
     assert time.monotonic() - before < 2
     assert writer.logged("the last audit lines were lost")["lines"] == 100
+
+
+def test_a_file_that_hangs_when_it_is_opened_again_holds_up_nobody(
+    writing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writing(tmp_path / "audit.log")
+    line = writer.put()
+    eventually(lambda: line.written, "a line in the file")
+    opening, go_on = threading.Event(), threading.Event()
+    really = AuditSink._open
+
+    def hang(sink: AuditSink) -> None:
+        opening.set()
+        assert go_on.wait(PATIENCE)
+        really(sink)
+
+    monkeypatch.setattr(AuditSink, "_open", hang)
+    try:
+        writer.sink.reopen()
+        assert opening.wait(PATIENCE)
+        put = threading.Thread(target=writer.put)
+        put.start()
+        put.join(1)
+        assert not put.is_alive()
+    finally:
+        go_on.set()

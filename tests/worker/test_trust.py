@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from certs.authority import Credential, issue
 from certs.errors import CertsError
@@ -446,3 +449,51 @@ def test_stamps_see_what_keeps_size_and_time(certs: Path) -> None:
     (certs / "ca.crt").write_bytes((certs / "ca.crt").read_bytes()[::-1])
     os.utime(certs / "ca.crt", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert trust_module.stamp(certs) != before
+
+
+@pytest.mark.parametrize("number", [None, 7])
+@pytest.mark.parametrize("hours", [-4, 1])
+async def test_a_list_of_the_same_number_that_holds_less_is_not_taken(
+    certs: Path, trust: Trust, heard: HeardLog, number: int | None, hours: int
+) -> None:
+    ca = x509.load_pem_x509_certificate((certs / "ca.crt").read_bytes())
+    signing = load_pem_private_key((certs / "ca.key").read_bytes(), None)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=5)
+    admin = x509.load_der_x509_certificate(stored(certs, "admin"))
+
+    def write(serials: list[int], later: int) -> None:
+        builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject)
+        builder = builder.last_update(now + datetime.timedelta(hours=later))
+        builder = builder.next_update(now + datetime.timedelta(days=9))
+        key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key())  # type: ignore[arg-type]
+        builder = builder.add_extension(key_id, critical=False)
+        if number is not None:
+            builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        crl = builder.sign(signing, hashes.SHA256())  # type: ignore[arg-type]
+        replace(certs / "ca.crl", crl.public_bytes(Encoding.PEM))
+
+    write([admin.serial_number], 0)
+    await heard.wait(TAKEN)
+    write([], hours)
+    assert "which is older or holds less" in (await heard.wait(KEPT))["reason"]
+    with pytest.raises(RequestError, match="has been revoked"):
+        trust.admit(stored(certs, "admin"))
+
+
+async def test_an_authority_of_an_odd_curve_is_not_taken(
+    certs: Path, trust: Trust, heard: HeardLog, tmp_path: Path
+) -> None:
+    odd, odd_key = tmp_path / "odd.crt", tmp_path / "odd.key"
+    for command in (
+        f"openssl ecparam -name secp224k1 -genkey -noout -out {odd_key}",
+        f"openssl req -x509 -new -key {odd_key} -subj /CN=odd -days 30 -out {odd}",
+    ):
+        await trio.run_process(command.split(), capture_stderr=True)
+    replace(certs / "ca.crt", (certs / "ca.crt").read_bytes() + odd.read_bytes())
+    assert "an authority that cannot be used" in (await heard.wait(KEPT))["reason"]
+    assert trust.admit(stored(certs, "admin")).name == "admin"
+    with pytest.raises(CertsError, match="an authority that cannot be used"):
+        Trust(certs, heard)

@@ -9,6 +9,7 @@ import trio
 
 from wire.errors import ErrorCode, RequestError
 from worker import users
+from worker.privileges import Privileges
 from worker.users import User, Users, look_up, own_name
 
 NOBODY = pwd.getpwnam("nobody")
@@ -79,3 +80,28 @@ def test_a_server_without_root_becomes_nobody_else(monkeypatch: pytest.MonkeyPat
 def test_a_user_without_a_name_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
     assert own_name() == "4000000000"
+
+
+@pytest.mark.parametrize("field", ["pw_uid", "pw_gid"])
+async def test_a_number_that_means_as_it_is_is_no_user(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    record = list(NOBODY)
+    record[{"pw_uid": 2, "pw_gid": 3}[field]] = 2**32 - 1
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.struct_passwd(record))
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid])
+    assert (await refusal(Users("nobody", pinned=True), None)).code is ErrorCode.BAD_USER
+
+
+def test_a_change_of_user_that_changed_nothing_is_an_error() -> None:
+    def drop() -> None:
+        Privileges(frozenset()).drop((-1, -1, []))
+
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: only root may change its user")
+    child = os.fork()
+    if child == 0:
+        try:
+            drop()
+        except PermissionError:
+            os._exit(3)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
