@@ -35,6 +35,8 @@ from .state import Exit, cause_of, with_process
 
 #: Longest wait for end-of-file on the pipes once every process is dead, in seconds.
 DRAIN_DEADLINE = 5.0
+#: The most that is taken of a pipe after every process is dead, in bytes: more than it can hold.
+DRAIN_BYTES = 2 * 1024 * 1024
 #: Longest wait for the spawner to report the end of a process that was killed, in seconds.
 REPORT_DEADLINE = 5.0
 #: Pause before those are killed whom the kill before has missed, in seconds.
@@ -209,7 +211,7 @@ class Job:
                 killing.start_soon(self._kill_rest, processes, killed)
                 async with trio.open_nursery() as nursery:
                     for stream, number, scope in zip(streams, (STDOUT, STDERR), waiting, strict=False):
-                        nursery.start_soon(self._pump, stream, number, scope)
+                        nursery.start_soon(self._pump, stream, number, scope, processes)
                 killing.cancel_scope.cancel()
         if drain.cancelled_caught:
             self.log.warning("output was cut: a process outside the job holds its pipe", job=self.id)
@@ -221,7 +223,13 @@ class Job:
             processes.kill()
             await trio.sleep(KILL_PAUSE)
 
-    async def _pump(self, stream: trio.lowlevel.FdStream, number: int, waiting: trio.CancelScope) -> None:
+    async def _pump(
+        self,
+        stream: trio.lowlevel.FdStream,
+        number: int,
+        waiting: trio.CancelScope,
+        processes: JobCgroup | ProcessTree,
+    ) -> None:
         with waiting:
             while data := await stream.receive_some(READ_BYTES):
                 self.output.append(number, data)
@@ -229,8 +237,14 @@ class Job:
                 if len(data) == READ_BYTES:
                     await _give_way()
             return
+        left = DRAIN_BYTES
         while data := await stream.receive_some(READ_BYTES):
             self.output.append(number, data)
+            if processes.is_empty():
+                left -= len(data)
+                if left <= 0:  # no pipe holds so much: a stranger writes into it
+                    self.log.warning("output was cut: a process outside the job writes to it", job=self.id)
+                    return
 
     async def _live(self, processes: JobCgroup | ProcessTree, child: Child) -> None:
         """Return once the main process has ended and, after a stop, the others or their grace too."""

@@ -47,6 +47,8 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_C
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A page of `list` holds about this much, in bytes: 10 ms of work, for which all others wait.
 PAGE_BYTES = 128 * 1024
+#: How long what was read ahead is kept for a client that has granted no credit, in seconds.
+KEEP_SECONDS = 1.0
 MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -228,8 +230,7 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
                 if piece := await reader.next(most):
                     await call.output(piece)
             else:
-                reader.close()
-                await _wait_credit(call, reader.offset)
+                await _wait_credit(call, reader)
     if reader.offset > log.size:
         raise RequestError(
             ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {reader.offset} is beyond them."
@@ -239,9 +240,16 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
     return JobReply(job.status())
 
 
-async def _wait_credit(call: Call, offset: int) -> None:
+async def _wait_credit(call: Call, reader: Reader) -> None:
+    """Wait for credit; what was read ahead is kept for a moment, as more comes soon from who reads at all."""
+    offset = reader.offset
     with trio.move_on_after(call.stall) as scope:
-        await call.wait_credit()
+        with trio.move_on_after(KEEP_SECONDS) as keep:
+            await call.wait_credit()
+        if keep.cancelled_caught:
+            reader.close()
+            while not call.credit():
+                await call.wait_credit()
     if scope.cancelled_caught:
         raise RequestError(
             ErrorCode.STALLED,

@@ -22,6 +22,7 @@ import trio
 from wire.messages import GapReason
 
 from .blocks import RUN_BYTES, Block
+from .direct import ALIGN
 from .spill import Place, SpillFile, Written, grown_by
 
 if TYPE_CHECKING:
@@ -283,8 +284,8 @@ class OutputLog:
 
     async def _move(self, folder: Path, batch: list[Block], growth: int) -> None:
         if self._file is None:
-            limiter = self.store.transfers if self.store is not None else None
-            self._file, self._index = SpillFile(folder, limiter), _Index()
+            limiters = (self.store.writes, self.store.reads) if self.store is not None else (None, None)
+            self._file, self._index = SpillFile(folder, *limiters), _Index()
         if batch[-1] is self._blocks[-1]:
             self._frozen = True
         file = self._file
@@ -326,7 +327,9 @@ class OutputLog:
             self.dropped = index.starts[count] if count < len(index.starts) else self.spilled_end
             index.forget(count)
             self._begin_position = after
-            file.punch(first, after - first)
+            # From its page's begin on, all of which is dropped: else no punch would ever free that page.
+            page = first // ALIGN * ALIGN
+            file.punch(page, after - page)
             self._account(0, first - after)
         elif self._blocks:
             count = cost = 0

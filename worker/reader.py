@@ -118,6 +118,7 @@ class Reader:
             self._count()
             window = _Window(log, self.offset, self._window_bytes)
             await window.read()
+        self._held = []
         self._read_ahead(window.end)
         await window.done.wait()
         self._held = window.blocks

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -30,7 +30,6 @@ DIRECT_BYTES, DIRECT_RATE, DIRECT_PAUSE = 1024 * 1024, 400e6, 256 * 1024 * 1024
 MOST_READ = BUFFER_BYTES - ALIGN
 #: fallocate(2): give a range back to the file system, and keep the file's size.
 _PUNCH_HOLE = 0x02 | 0x01
-P = ParamSpec("P")
 T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -77,16 +76,23 @@ class SpillFile:
 
     Args:
         folder: where; the file has no name there.
-        limiter: bounds how many transfers there are at a time; None for Trio's own bound of threads.
+        writes: bounds how many writes there are at a time; None for Trio's own bound of threads.
+        reads: likewise, reads.
 
     Raises:
         OSError: it cannot be made.
     """
 
-    __slots__ = ("_closing", "_direct", "_direct_from", "_fd", "_limiter", "_users")
+    __slots__ = ("_closing", "_direct", "_direct_from", "_fd", "_reads", "_users", "_writes")
 
-    def __init__(self, folder: Path, limiter: trio.CapacityLimiter | None = None) -> None:
-        self._limiter = limiter
+    def __init__(
+        self,
+        folder: Path,
+        writes: trio.CapacityLimiter | None = None,
+        reads: trio.CapacityLimiter | None = None,
+    ) -> None:
+        self._writes = writes
+        self._reads = reads
         self._users = 0
         self._closing = False
         self._direct: DirectFile | None = None
@@ -111,13 +117,7 @@ class SpillFile:
         """
         with self._in_use():
             parts = [part for block in blocks for part in (block.tables(), block.data)]
-            return await self._in_thread(self._write, parts, position)
-
-    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-        try:
-            return await trio.to_thread.run_sync(partial(work, *arguments, **keywords), limiter=self._limiter)
-        except RuntimeError as error:  # what Python says where the kernel gives no more threads
-            raise OSError(errno.EAGAIN, f"no thread could be started: {error}") from error
+            return await _in_thread(self._writes, partial(self._write, parts, position))
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -145,13 +145,17 @@ class SpillFile:
         """Write past the page cache, and return whether that was possible."""
         if position < self._direct_from or not DIRECT_BYTES <= size <= MOST_READ:
             return False
-        try:
-            if self._direct is None:
+        if self._direct is None:
+            try:
                 self._direct = DirectFile(self._fd)
-            began = time.monotonic()
+            except OSError:  # whatever the reason, the usual way is open
+                self._direct_from = float("inf")
+                return False
+        began = time.monotonic()
+        try:
             self._direct.write(parts, position)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EMFILE, errno.ENFILE):
+            if error.errno != errno.EINVAL:
                 raise
             self._direct_from = float("inf")
             return False
@@ -202,7 +206,7 @@ class SpillFile:
             OSError: the disk fails.
         """
         with self._in_use():
-            return await self._in_thread(self._read, places)
+            return await _in_thread(self._reads, partial(self._read, places))
 
     def _read(self, places: Sequence[Place]) -> list[Block]:
         spans = [span for place in places for span in place.spans]
@@ -249,3 +253,10 @@ class SpillFile:
         os.close(self._fd)
         if self._direct is not None:
             self._direct.close()
+
+
+async def _in_thread(limiter: trio.CapacityLimiter | None, work: Callable[[], T]) -> T:
+    try:
+        return await trio.to_thread.run_sync(work, limiter=limiter)
+    except RuntimeError as error:  # what Python says where the kernel gives no more threads
+        raise OSError(errno.EAGAIN, f"no thread could be started: {error}") from error

@@ -9,6 +9,7 @@ never wait for a disk.
 """
 
 import enum
+import errno
 import os
 import tempfile
 from collections import OrderedDict
@@ -26,7 +27,7 @@ RETRY_SECONDS = 1.0
 NEAR = 0.75
 MIB = 1024 * 1024
 #: Transfers to and from the spill files at a time; each has a buffer of up to 8 MiB.
-TRANSFERS = 4
+WRITES, READS = 2, 2
 #: A subscriber that reads from the disk holds a window, and so many ahead, of at most so many bytes each, and
 #: all subscribers together at most so many bytes, unless there are so many that a block for each is more.
 WINDOWS_AHEAD, WINDOW_BYTES, WINDOWS_BYTES = 2, 2 * MIB, 48 * MIB
@@ -83,7 +84,8 @@ class OutputStore:
         #: Bytes by which spill files are about to grow.
         self.promised = 0
         self.nursery = nursery
-        self.transfers = trio.CapacityLimiter(TRANSFERS)
+        # Apart, so that no subscriber holds up a job.
+        self.writes, self.reads = trio.CapacityLimiter(WRITES), trio.CapacityLimiter(READS)
         #: Subscribers that read from the disk now.
         self.disk_readers = 0
         self._budget = budget
@@ -155,6 +157,8 @@ class OutputStore:
                 freed = self._freed
                 with trio.move_on_after(RETRY_SECONDS):
                     await freed.wait()
+            if log.waiting:
+                self._tell_room(log)  # it came by another way than ours
         finally:
             log.waiting = False
 
@@ -181,7 +185,14 @@ class OutputStore:
     async def _spill(self, victim: OutputLog) -> bool:
         await trio.lowlevel.checkpoint()
         assert self._disk is not None  # noqa: S101  # set in the constructor
-        return await victim.spill(self._budget.folder, self._disk - self.spilled - self.promised)
+        try:
+            return await victim.spill(self._budget.folder, self._disk - self.spilled - self.promised)
+        except OSError as error:
+            # Without a descriptor for a new file, there is yet room in those that are open.
+            other = next((log for log in self._with_memory if log.spilled and log is not victim), None)
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or other is None:
+                raise
+            return await other.spill(self._budget.folder, self._disk - self.spilled - self.promised)
 
     def _drop(self, victim: OutputLog) -> bool:
         """Give up the oldest bytes: on the disk if there are any, so that others may go there."""

@@ -82,14 +82,15 @@ async def test_a_slow_disk_gets_the_page_cache_between_tries(
         end = await check(file, batch, end, direct=direct)
 
 
-async def test_a_file_system_without_it_is_written_to_as_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EMFILE, errno.EACCES])
+async def test_where_it_cannot_be_had_files_are_written_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     really = os.open
 
     def refuse(path: str, flags: int, mode: int = 0o777) -> int:
         if flags & os.O_DIRECT:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise OSError(number, os.strerror(number))
         return really(path, flags, mode)
 
     monkeypatch.setattr(os, "open", refuse)
@@ -246,3 +247,21 @@ async def test_a_reader_that_is_back_in_memory_holds_nothing(tmp_path: Path, log
             pass
         assert (room.disk_readers, reader._held, list(reader._next)) == (0, [], [])
         one.remove()
+
+
+async def test_what_is_dropped_gives_all_its_pages_back(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trio.lowlevel.checkpoint()
+    monkeypatch.setattr(spill, "DIRECT_BYTES", 2**40)  # so that batches end within pages
+    one = OutputLog(OutputStore(Budget(64 * MIB, MIB, None, tmp_path), log))
+    for _ in range(40):
+        for _ in range(3):
+            one.append(STDOUT, DATA[:99_999])
+        while one.resident:
+            await one.spill(tmp_path, MIB)
+        while one.spilled:
+            one.drop()
+    assert one._file is not None
+    assert os.fstat(one._file._fd).st_blocks * 512 <= 2 * ALIGN
+    one.remove()

@@ -265,3 +265,28 @@ async def test_without_threads_output_stays_in_memory(
         assert one.spilled == 0
         assert await read_all(one) == (b"".join(map(piece, range(4))), [])
         one.remove()
+
+
+async def test_without_a_descriptor_for_a_new_file_those_that_are_open_serve(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = make(tmp_path, log)
+    silent, busy = OutputLog(room), OutputLog(room)
+    await fill(busy, 2)
+    assert await busy.spill(tmp_path, MIB)
+    await fill(silent, 2)
+    really = os.open
+
+    def none_left(target: object, *rest: object) -> object:
+        if target == tmp_path:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really(target, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", none_left)
+    monkeypatch.setattr(room, "_budget", Budget(4 * PIECE, 9 * PIECE, 100 * MIB, tmp_path))
+    with trio.fail_after(5):
+        await fill(busy, 8, 2)
+    assert (silent.spilled, log.messages) == (0, [])
+    assert await read_all(busy) == (b"".join(map(piece, range(10))), [])
+    for one in (silent, busy):
+        one.remove()
