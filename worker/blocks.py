@@ -9,8 +9,8 @@ from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 
-#: A block holds at most so many bytes, and one frame carries at most one block.
-BLOCK_BYTES = 256 * 1024
+#: A block holds at most so many bytes, in so many runs, and one frame carries at most one block.
+BLOCK_BYTES, BLOCK_RUNS = 256 * 1024, 4096
 #: A piece this large becomes a block as it is, without a copy; smaller ones are gathered.
 WHOLE_BYTES = BLOCK_BYTES // 4
 #: A run's time is that of its first byte; what comes so much later begins a new one, in seconds.
@@ -87,6 +87,8 @@ class Block:
         if not isinstance(self.data, bytearray) or len(self.data) + len(data) > BLOCK_BYTES:
             return False
         if stream != self.streams[-1] or when - self.whens[-1] >= RUN_SECONDS:
+            if len(self.streams) >= BLOCK_RUNS:
+                return False
             self.positions.append(len(self.data))
             self.streams.append(stream)
             self.whens.append(when)

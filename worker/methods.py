@@ -7,7 +7,7 @@ denied.
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -47,8 +47,6 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_C
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A page of `list` holds about this much, in bytes: 10 ms of work, for which all others wait.
 PAGE_BYTES = 128 * 1024
-#: How long what was read ahead is kept for a client that has granted no credit, in seconds.
-KEEP_SECONDS = 1.0
 MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -71,7 +69,7 @@ class Call(Protocol):
         """Bytes of output that may be sent now."""
 
     async def wait_credit(self) -> None:
-        """Wait until the client has granted more."""
+        """Wait until there is some."""
 
     @property
     def stall(self) -> float:
@@ -80,7 +78,14 @@ class Call(Protocol):
     async def turn(self) -> None:
         """Wait for the turn to do what is costly, before the next checkpoint."""
 
-    async def output(self, piece: Chunk | Missing) -> None:
+    async def room(self) -> None:
+        """Wait until there is room for a piece of output."""
+
+    @property
+    def alone(self) -> AbstractAsyncContextManager[object]:
+        """Within it, a stream may hold a piece of output that has no room yet."""
+
+    def output(self, piece: Chunk | Missing) -> None:
         """Send a piece of output, for which there must be credit, or say that it cannot be had."""
 
 
@@ -211,26 +216,22 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
         raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
     job = call.registry.find(params.id)
     log = job.output
+    start = await find_start(log, params)
+    end = None if params.follow else log.size
     with (
         log.subscribe() as doorbell,
-        closing(Reader(log, await find_start(log, params), params.stream)) as reader,
+        closing(Reader(log, start, params.stream, end, room=call.room, alone=call.alone)) as reader,
     ):
-        end = None if params.follow else log.size
         if params.relative:
             # If it is cut before there is anything to send, it must yet go on from here.
-            await call.output(Chunk(params.stream or STDOUT, reader.offset, b""))
-        while end is None or reader.offset < end:
-            if reader.offset >= log.size:
-                if log.closed:
-                    break
+            await call.room()
+            call.output(Chunk(params.stream or STDOUT, start, b""))
+        while not (reader.at_end and (log.closed or end is not None)):
+            if reader.at_end:
                 reader.close()
                 await doorbell.receive()
-            elif credit := call.credit():
-                most = min(credit, BLOCK_BYTES if end is None else end - reader.offset)
-                if piece := await reader.next(most):
-                    await call.output(piece)
             else:
-                await _wait_credit(call, reader)
+                await _send_next(call, reader, params.stream)
     if reader.offset > log.size:
         raise RequestError(
             ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {reader.offset} is beyond them."
@@ -240,21 +241,23 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
     return JobReply(job.status())
 
 
-async def _wait_credit(call: Call, reader: Reader) -> None:
-    """Wait for credit; what was read ahead is kept for a moment, as more comes soon from who reads at all."""
-    offset = reader.offset
+async def _send_next(call: Call, reader: Reader, only: int | None) -> None:
+    """Send a piece of output, or wait for the credit for it."""
+    credit = call.credit()
+    # Without credit, what comes next is looked for yet if it may be of the other stream.
+    piece = await reader.next(min(credit, BLOCK_BYTES)) if credit or only is not None else None
+    if piece is None and reader.at_end:
+        return
+    if piece is not None and (credit or isinstance(piece, Missing)):
+        call.output(piece)
+        return
     with trio.move_on_after(call.stall) as scope:
-        with trio.move_on_after(KEEP_SECONDS) as keep:
-            await call.wait_credit()
-        if keep.cancelled_caught:
-            reader.close()
-            while not call.credit():
-                await call.wait_credit()
+        await reader.pause(call.wait_credit)
     if scope.cancelled_caught:
         raise RequestError(
             ErrorCode.STALLED,
-            f"Nobody took this stream's output for {call.stall:g} s; it goes on at byte {offset}.",
-            offset,
+            f"Nobody took this stream's output for {call.stall:g} s; it goes on at byte {reader.offset}.",
+            reader.offset,
         )
 
 

@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -150,7 +151,9 @@ class OutputLog:
             if block := self.block_in_memory(offset):
                 return block
             try:
-                if (block := self.block_cached(offset)) or (blocks := await self.read_from(offset, 0)):
+                if (block := self.block_cached(offset)) or (
+                    blocks := await self.read_range(offset, offset + 1)
+                ):
                     return block or blocks[0]
             except OSError as error:
                 return self.unreadable(offset, error)
@@ -162,10 +165,10 @@ class OutputLog:
             OSError: the disk fails.
         """
         assert self._file is not None  # noqa: S101  # there are spilled bytes
-        return self._file.read_cached(self._places_from(offset, 0)[0])
+        return self._file.read_cached(next(self._places(offset)))
 
-    async def read_from(self, offset: int, most: int) -> list[Block]:
-        """Read spilled blocks: the one that holds a byte, and those behind it up to so many bytes in all.
+    async def read_range(self, offset: int, end: int) -> list[Block]:
+        """Read the blocks that hold some spilled bytes.
 
         What is dropped meanwhile is left out, which may be all.
 
@@ -173,30 +176,36 @@ class OutputLog:
             OSError: the disk fails.
         """
         await trio.lowlevel.checkpoint()
-        if self._file is None or offset < self.dropped:
+        offset = max(offset, self.dropped)
+        if self._file is None or offset >= end:
             return []  # it went before its turn to be read came
-        blocks = await self._file.read(self._places_from(offset, most))
+        places = takewhile(lambda place: place.start < end, self._places(offset))
+        blocks = await self._file.read(tuple(places))
         return [block for block in blocks if block.start >= self.dropped]
 
-    def end_of(self, offset: int, most: int) -> int:
-        """Where in the log that ends which `read_from` would read now."""
-        last = self._places_from(offset, most)[-1]
-        return last.start + last.length
+    def extent(self, offset: int, most: int) -> tuple[int, int]:
+        """Where spilled blocks end, and what they take: one at least, and those behind it up to ``most``.
 
-    def _places_from(self, offset: int, most: int) -> list[Place]:
+        Args:
+            offset: a byte that the first of them holds.
+            most: the most that they take in the file, in bytes.
+        """
+        places = self._places(offset)
+        first = last = next(places)
+        for place in places:
+            if place.end - first.position > most:
+                break
+            last = place
+        return last.start + last.length, last.end - first.position
+
+    def _places(self, offset: int) -> Iterator[Place]:
+        """Where spilled blocks lie, from the one on that holds a byte."""
         index = self._index
         assert index is not None  # noqa: S101  # there are spilled bytes
-        at = bisect_right(index.starts, offset) - 1
-        places: list[Place] = []
-        while at < len(index.starts):
+        for at in range(bisect_right(index.starts, offset) - 1, len(index.starts)):
             start = index.starts[at]
             end = index.starts[at + 1] if at + 1 < len(index.starts) else self.spilled_end
-            place = Place(start, index.positions[at], index.runs[at], end - start, bool(index.direct[at]))
-            if places and place.end - places[0].position > most:
-                break
-            places.append(place)
-            at += 1
-        return places
+            yield Place(start, index.positions[at], index.runs[at], end - start, bool(index.direct[at]))
 
     def unreadable(self, offset: int, error: OSError) -> Missing:
         """Log that the block which holds a spilled byte cannot be read; return what of it is lost."""
@@ -204,7 +213,7 @@ class OutputLog:
             return gone
         if self.store is not None:
             self.store.tell_unreadable(error)
-        place = self._places_from(offset, 0)[0]
+        place = next(self._places(offset))
         return Missing(offset, place.start + place.length - offset, GapReason.UNREADABLE)
 
     def block_in_memory(self, offset: int) -> Block | None:

@@ -1,48 +1,24 @@
 """Owns one subscriber's place in a log, and what it has of the spill file: a window, and the next ones.
 
-What lies in memory, or in the page cache, is taken block by block. What must come from the disk is read a
-window at a time, and while one is sent, the next two are read. How large a window is depends on how many
-subscribers read from the disk at the time, so that all of them together hold a bounded amount.
+Theory of operation. What lies in memory is taken when it can be sent, and not before, so a subscriber that
+waits holds nothing of it. What lies on the disk is read a window at a time, and while one is sent, the next
+two are read. A subscriber that waits longer than KEEP_SECONDS lets its windows go and begins with a small
+one again. Where `worker.windows` has no bytes left, a block is read only once its turn to be sent has come.
 """
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import trio
 
 from .blocks import BLOCK_BYTES, Block, Chunk
 from .output import Missing, OutputLog
-from .store import WINDOWS_AHEAD, OutputStore
+from .windows import WINDOW_BYTES, WINDOWS_AHEAD, Window, Windows
 
-
-class _Window:
-    """Some spilled blocks, read or under way; none if they could not be read together.
-
-    Args:
-        log: where they belong.
-        offset: the first byte that is wanted.
-        most: how many bytes are read, but for one block at least.
-    """
-
-    __slots__ = ("_log", "_most", "blocks", "done", "end", "offset")
-
-    def __init__(self, log: OutputLog, offset: int, most: int) -> None:
-        self._log = log
-        self._most = most
-        self.offset = offset
-        self.end = log.end_of(offset, most)
-        self.blocks: list[Block] = []
-        self.done = trio.Event()
-
-    async def read(self) -> None:
-        """Read them; whoever misses one after that reads it alone."""
-        await trio.lowlevel.checkpoint()
-        try:
-            self.blocks = await self._log.read_from(self.offset, self._most)
-        except OSError:
-            pass
-        finally:
-            self.done.set()
+#: How long what was read ahead is kept for a client that takes nothing, in seconds.
+KEEP_SECONDS = 1.0
 
 
 class Reader:
@@ -52,96 +28,177 @@ class Reader:
         log: the log.
         offset: where to begin.
         only: the stream to read; None for both.
+        end: where to stop; None for nowhere.
+        room: waits until a piece can be sent.
+        alone: bounds how many readers hold, all at a time, a block that no window counts.
     """
 
-    __slots__ = ("_counted", "_held", "_log", "_next", "_only", "offset")
+    __slots__ = (
+        "_alone",
+        "_end",
+        "_log",
+        "_most",
+        "_next",
+        "_only",
+        "_room",
+        "_window",
+        "_windows",
+        "offset",
+    )
 
-    def __init__(self, log: OutputLog, offset: int, only: int | None = None) -> None:
+    def __init__(
+        self,
+        log: OutputLog,
+        offset: int,
+        only: int | None = None,
+        end: int | None = None,
+        *,
+        room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        alone: AbstractAsyncContextManager[object] | None = None,
+    ) -> None:
         self.offset = offset
         self._log = log
         self._only = only
-        self._held: list[Block] = []
-        self._next: deque[_Window] = deque()
-        self._counted: OutputStore | None = None  # among whose readers from the disk it counts
+        self._end = end
+        self._room = room
+        self._alone = alone or nullcontext()
+        self._window: Window | None = None
+        self._next: deque[Window] = deque()
+        self._most = BLOCK_BYTES
+        self._windows: Windows | None = None  # among whose readers it counts
+
+    @property
+    def at_end(self) -> bool:
+        """Nothing is there to read, for now or for good."""
+        return self.offset >= self._stop
+
+    @property
+    def _stop(self) -> int:
+        return self._log.size if self._end is None else min(self._end, self._log.size)
 
     async def next(self, most: int = BLOCK_BYTES) -> Chunk | Missing | None:
         """Return up to ``most`` bytes of one stream, or what cannot be had, and go on behind it.
 
-        None where the log ends; what is behind it then is not of the stream that is read.
+        None where the log, or our part of it, ends; what is behind the place then is not of the stream that
+        is read. With ``most`` 0 a piece is empty, and says that there is one.
         """
-        while self.offset < self._log.size:
-            block = self._log.block_in_memory(self.offset)
-            if block is None:
-                found = self._at_hand() or await self._spilled()
-                if isinstance(found, Missing):
-                    self.offset += found.size
-                    return found  # noqa: ASYNC910  # who sends it, checkpoints
-                block = found
-            elif self._held or self._counted is not None:
-                self.close()
-            chunk = block.chunk(self.offset, most, self._only)
-            if chunk is not None:
-                self.offset = chunk.offset + len(chunk.data)
-                return chunk  # noqa: ASYNC910  # who sends it, checkpoints
-            self.offset = block.end
+        while not self.at_end:
+            await self.pause(self._room)
+            if (piece := self._take(most)) is not None:
+                return piece
+            if not await self._fetch():
+                async with self._alone:
+                    await self._room()
+                    if (piece := await self._take_alone(most)) is not None:
+                        return piece
         return None  # noqa: ASYNC910  # who gets nothing, waits
+
+    async def pause(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait for something; what was read ahead is kept for a moment, as who reads at all is back soon."""
+        if self._windows is None:
+            await wait()
+            return
+        with trio.move_on_after(KEEP_SECONDS) as keep:
+            await wait()
+        if keep.cancelled_caught:
+            self.close()
+            await wait()
 
     def close(self) -> None:
         """Hold nothing."""
-        self._held = []
-        self._next.clear()
-        if self._counted is not None:
-            self._counted.disk_readers -= 1
-            self._counted = None
+        self._most = BLOCK_BYTES
+        if self._windows is not None:
+            self._windows.readers -= 1
+            self._windows = None
+            self._turn_to(None)
+            while self._next:
+                self._next.popleft().close()
+
+    def _take(self, most: int) -> Chunk | Missing | None:
+        """What can be had at once."""
+        log = self._log
+        while not self.at_end:
+            if gone := log.missing(self.offset):
+                return self._lost(gone)
+            block = log.block_in_memory(self.offset)
+            if block is not None:
+                self.close()
+            elif (block := self._at_hand()) is None:
+                return None
+            if piece := self._take_of(block, most):
+                return piece
+        return None
+
+    async def _take_alone(self, most: int) -> Chunk | Missing | None:
+        """What one block has for us, wherever it is; it is let go after that."""
+        found = await self._log.block_at(self.offset)
+        return self._lost(found) if isinstance(found, Missing) else self._take_of(found, most)
+
+    def _take_of(self, block: Block, most: int) -> Chunk | None:
+        stop = self._stop
+        chunk = block.chunk(self.offset, most, self._only)
+        if chunk is None or chunk.offset >= stop:
+            self.offset = min(block.end, stop)
+            return None
+        if chunk.offset + len(chunk.data) > stop:
+            chunk = Chunk(chunk.stream, chunk.offset, chunk.data[: stop - chunk.offset])
+        self.offset = chunk.offset + len(chunk.data)
+        return chunk
+
+    def _lost(self, gone: Missing) -> Missing:
+        self.offset = gone.offset + gone.size
+        return gone
 
     def _at_hand(self) -> Block | None:
-        at = bisect_right(self._held, self.offset, key=lambda block: block.start) - 1
-        return self._held[at] if at >= 0 and self.offset < self._held[at].end else None
+        blocks = self._window.blocks if self._window is not None else ()
+        at = bisect_right(blocks, self.offset, key=lambda block: block.start) - 1
+        return blocks[at] if at >= 0 and self.offset < blocks[at].end else None
 
-    async def _spilled(self) -> Block | Missing:
-        """Get the block that holds our byte, and keep it, and maybe some behind it."""
-        await trio.lowlevel.checkpoint()
-        log = self._log
+    async def _fetch(self) -> bool:
+        """Get a window that begins with our block, if there is one; return false if we do not have it now."""
+        if self.at_end or (windows := self._enter()) is None:
+            return self.at_end  # noqa: ASYNC910  # who calls it, checkpoints
+        going_on = self._window is not None
+        if going_on:
+            self._most = min(2 * self._most, WINDOW_BYTES)
+        self._turn_to(None)
         while self._next and self._next[0].offset != self.offset:
-            self._next.popleft()
-        if self._next:
-            window = self._next.popleft()
-        else:
-            if gone := log.missing(self.offset):
-                return gone
-            try:
-                if block := log.block_cached(self.offset):
-                    self._held = [block]
-                    return block
-            except OSError as error:
-                return log.unreadable(self.offset, error)
-            self._count()
-            window = _Window(log, self.offset, self._window_bytes)
+            self._next.popleft().close()
+        is_new = not self._next
+        window = self._ask(windows, self.offset) if is_new else self._next.popleft()
+        self._turn_to(window)
+        if window is None or (is_new and window.take_cached()):
+            return window is not None  # noqa: ASYNC910  # who calls it, checkpoints
+        if is_new:
             await window.read()
-        self._held = []
-        self._read_ahead(window.end)
+        if going_on:
+            self._read_ahead(windows, window)
         await window.done.wait()
-        self._held = window.blocks
-        if block := self._at_hand():
-            return block
-        return await log.block_at(self.offset)
+        return self._at_hand() is not None
 
-    def _count(self) -> None:
-        if self._counted is None and self._log.store is not None:
-            self._counted = self._log.store
-            self._counted.disk_readers += 1
+    def _enter(self) -> Windows | None:
+        if self._windows is None and self._log.store is not None:
+            self._windows = self._log.store.windows
+            self._windows.readers += 1
+        return self._windows
 
-    @property
-    def _window_bytes(self) -> int:
-        return self._counted.window_bytes if self._counted is not None else 0
+    def _ask(self, windows: Windows, offset: int) -> Window | None:
+        """A window from an offset on, if there are bytes left for one."""
+        end, size = self._log.extent(offset, min(self._most, windows.most))
+        return Window(windows, self._log, offset, end, size) if size <= windows.left else None
 
-    def _read_ahead(self, offset: int) -> None:
-        """Let the windows from an offset on be read while another one is sent."""
-        nursery = self._counted.nursery if self._counted is not None else None
+    def _read_ahead(self, windows: Windows, last: Window) -> None:
+        """Let the windows behind the one in hand be read while that is sent."""
         if self._next:
-            offset = self._next[-1].end
-        offset = max(offset, self._log.dropped)
-        while nursery is not None and len(self._next) < WINDOWS_AHEAD and offset < self._log.spilled_end:
-            self._next.append(window := _Window(self._log, offset, self._window_bytes))
-            nursery.start_soon(window.read)
-            offset = window.end
+            last = self._next[-1]
+        while windows.nursery is not None and len(self._next) < WINDOWS_AHEAD:
+            offset = max(last.end, self._log.dropped)
+            if offset >= self._log.spilled_end or (ahead := self._ask(windows, offset)) is None:
+                return
+            self._next.append(last := ahead)
+            windows.nursery.start_soon(ahead.read)
+
+    def _turn_to(self, window: Window | None) -> None:
+        if self._window is not None:
+            self._window.close()
+        self._window = window

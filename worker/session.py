@@ -46,6 +46,8 @@ from .turns import Turns
 SEND_BYTES = 256 * 1024
 #: Replies wait for room only past so much: they are small, and streams must not hold them up.
 REPLY_BYTES = 1024 * 1024
+#: Streams that may each hold a block for which there is no room yet, where no window has bytes left.
+ALONE = 2
 #: How long a client may take nothing, in seconds, unless the operator says otherwise.
 STALL_SECONDS = 30.0
 #: Longest wait for the last messages to be taken when a session ends, in seconds.
@@ -75,8 +77,10 @@ class _Call:
         return self.session.connection.credit(self.id)
 
     async def wait_credit(self) -> None:
-        self.granted = trio.Event()
-        await self.granted.wait()
+        await trio.lowlevel.checkpoint()
+        while not self.credit():
+            self.granted = trio.Event()
+            await self.granted.wait()
 
     @property
     def stall(self) -> float:
@@ -88,11 +92,18 @@ class _Call:
         else:
             await self.session.turns.take(self.identity.name)
 
-    async def output(self, piece: Chunk | Missing) -> None:
+    async def room(self) -> None:
+        await self.session.room(SEND_BYTES)
+
+    @property
+    def alone(self) -> trio.CapacityLimiter:
+        return self.session.alone
+
+    def output(self, piece: Chunk | Missing) -> None:
         if isinstance(piece, Missing):
-            await self.session.send(Gap(self.id, piece.offset, piece.size, piece.reason))
+            self.session.queue(Gap(self.id, piece.offset, piece.size, piece.reason))
         else:
-            await self.session.send(Output(self.id, piece.offset, piece.stream, piece.data))
+            self.session.queue(Output(self.id, piece.offset, piece.stream, piece.data))
 
 
 class Session:
@@ -141,6 +152,7 @@ class Session:
         self._outgoing: list[bytes] = []
         self._outgoing_bytes = 0
         self._room = trio.lowlevel.ParkingLot()
+        self.alone = trio.CapacityLimiter(ALONE)
         self._filled = trio.Event()
         self._busy = trio.Event()
         self._sending: trio.CancelScope | None = None  # of the send under way
@@ -151,15 +163,19 @@ class Session:
 
     async def send(self, message: Message) -> None:
         """Queue a message for the writer, once there is room."""
+        await self.room(REPLY_BYTES)
+        self.queue(message)
+
+    async def room(self, most: int) -> None:
+        """Wait until fewer bytes than so many wait for the writer."""
         await trio.lowlevel.checkpoint()
-        most = SEND_BYTES if isinstance(message, Output) else REPLY_BYTES
         while self._outgoing_bytes >= most:
             await self._room.park()
         if self.connection.state is not State.OPEN:
             await trio.sleep_forever()  # it has failed meanwhile, and our cancel is on its way
-        self._queue(message)
 
-    def _queue(self, message: Message) -> None:
+    def queue(self, message: Message) -> None:
+        """Queue a message for the writer; there must be room, with no checkpoint since."""
         self._outgoing.append(self.connection.send(message))
         self._outgoing_bytes += len(self._outgoing[-1])
         self._filled.set()
@@ -179,7 +195,7 @@ class Session:
         self._outgoing_bytes = 0
         self._last_word = Failure(0, code, reason)
         # At once: a request under way may take its time to end, and the client is to know by then.
-        self._queue(self._last_word)
+        self.queue(self._last_word)
         self._reading.cancel()
 
     async def run(self) -> None:
@@ -192,7 +208,7 @@ class Session:
             max_frame=self._max_frame,
             max_requests=self._bounds.max_requests,
         )
-        self._queue(hello)
+        self.queue(hello)
         await trio.lowlevel.checkpoint()
         self._trail.record(Event.CONNECTION_ACCEPTED, Outcome.ALLOWED)
         cause = "the server cut it"
@@ -206,7 +222,7 @@ class Session:
                 if last_word is not None:
                     cause = last_word.message
                 if last_word is not None and last_word is not self._last_word:
-                    self._queue(last_word)
+                    self.queue(last_word)
                 self._ended = True
                 self._filled.set()
                 nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE

@@ -20,6 +20,7 @@ import trio
 
 from .log import Log
 from .output import OutputLog
+from .windows import Windows
 
 #: A job that waits for room on a full disk looks again after so long, in seconds: others use the disk too.
 RETRY_SECONDS = 1.0
@@ -28,9 +29,6 @@ NEAR = 0.75
 MIB = 1024 * 1024
 #: Transfers to and from the spill files at a time; each has a buffer of up to 8 MiB.
 WRITES, READS = 2, 2
-#: A subscriber that reads from the disk holds a window, and so many ahead, of at most so many bytes each, and
-#: all subscribers together at most so many bytes, unless there are so many that a block for each is more.
-WINDOWS_AHEAD, WINDOW_BYTES, WINDOWS_BYTES = 2, 2 * MIB, 48 * MIB
 
 
 class Overflow(enum.StrEnum):
@@ -86,8 +84,8 @@ class OutputStore:
         self.nursery = nursery
         # Apart, so that no subscriber holds up a job.
         self.writes, self.reads = trio.CapacityLimiter(WRITES), trio.CapacityLimiter(READS)
-        #: Subscribers that read from the disk now.
-        self.disk_readers = 0
+        #: What is read back for subscribers.
+        self.windows = Windows(nursery)
         self._budget = budget
         self._log = log
         self._disk = budget.disk
@@ -120,11 +118,6 @@ class OutputStore:
         """Give up all output, and with it the files."""
         for log in (*self._with_memory, *self._with_file):
             log.remove()
-
-    @property
-    def window_bytes(self) -> int:
-        """How much one of them may read at a time."""
-        return min(WINDOW_BYTES, WINDOWS_BYTES // ((1 + WINDOWS_AHEAD) * max(1, self.disk_readers)))
 
     def is_near(self, log: OutputLog) -> bool:
         """Whether a budget is almost used up, so that a log must `make_room`."""

@@ -99,6 +99,7 @@ class FakeCall:
     available: int = 2**20
     stall: float = 30.0
     trail: Trail = NO_TRAIL
+    alone: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     granted: trio.Event = field(default_factory=trio.Event)
     chunks: list[Chunk] = field(default_factory=list)
     gaps: list[Missing] = field(default_factory=list)
@@ -118,15 +119,19 @@ class FakeCall:
         await trio.lowlevel.checkpoint()
 
     async def wait_credit(self) -> None:
-        self.granted = trio.Event()
-        await self.granted.wait()
+        await trio.lowlevel.checkpoint()
+        while not self.available:
+            self.granted = trio.Event()
+            await self.granted.wait()
+
+    async def room(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     def grant(self, amount: int) -> None:
         self.available += amount
         self.granted.set()
 
-    async def output(self, chunk: Chunk | Missing) -> None:
-        await trio.lowlevel.checkpoint()
+    def output(self, chunk: Chunk | Missing) -> None:
         if isinstance(chunk, Missing):
             self.gaps.append(chunk)
             return

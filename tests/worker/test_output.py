@@ -16,7 +16,7 @@ from tests.worker.common import in_memory
 from wire.jobs import StreamParams
 from wire.messages import STDERR, STDOUT, GapReason
 from worker import blocks, output, spill
-from worker.blocks import BLOCK_BYTES, RUN_SECONDS, WHOLE_BYTES, Chunk
+from worker.blocks import BLOCK_BYTES, BLOCK_RUNS, RUN_SECONDS, WHOLE_BYTES, Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
 from worker.tail import find_start
@@ -167,7 +167,8 @@ def test_streams_in_turn_cost_little() -> None:
     for _ in range(5000):
         log.append(STDOUT, b"x")
         log.append(STDERR, b"y")
-    assert len(log._blocks) == 1
+    assert len(log._blocks) == 3
+    assert all(len(block.streams) <= BLOCK_RUNS for block in log._blocks)
     assert log.resident < 16 * 10_000
     assert [chunk.data for chunk in in_memory(log)] == [b"x", b"y"] * 5000
 

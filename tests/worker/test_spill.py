@@ -1,9 +1,10 @@
-"""Spilled output comes back as it was, whichever way it went to the disk, and is read ahead within bounds."""
+"""Spilled output comes back as it was, whichever way it went to the disk."""
 
 import contextlib
 import errno
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,11 @@ import pytest
 import trio
 
 from tests.worker.common import KeptLog
-from wire.messages import STDOUT, GapReason
-from worker import output, spill, store
-from worker.blocks import BLOCK_BYTES, Block, Chunk
+from wire.messages import STDOUT
+from worker import spill
+from worker.blocks import BLOCK_BYTES, RUN_BYTES, Block
 from worker.direct import ALIGN, DirectFile
-from worker.output import Missing, OutputLog
-from worker.reader import Reader
+from worker.output import OutputLog
 from worker.spill import Place, SpillFile
 from worker.store import MIB, Budget, OutputStore
 
@@ -115,116 +115,6 @@ async def test_a_disk_that_fills_up_leaves_no_half_of_it(
     await check(file, blocks(*[BLOCK_BYTES] * 8), 5 * BLOCK_BYTES + ALIGN, direct=True)
 
 
-async def filled(folder: Path, log: KeptLog, nursery: trio.Nursery | None) -> OutputLog:
-    """DATA in a log, all but its last MiB on the disk."""
-    await trio.lowlevel.checkpoint()
-    one = OutputLog(OutputStore(Budget(64 * MIB, MIB, None, folder), log, nursery))
-    for start in range(0, len(DATA), BLOCK_BYTES):
-        one.append(STDOUT, DATA[start : start + BLOCK_BYTES])
-        if start % (4 * MIB) == 0:
-            await one.make_room()
-    await one.make_room()
-    return one
-
-
-async def read_all(one: OutputLog, begin: int = 0) -> tuple[bytes, list[Missing]]:
-    data, gaps = bytearray(), []
-    with contextlib.closing(Reader(one, begin)) as reader:
-        while found := await reader.next():
-            if isinstance(found, Chunk):
-                data += found.data
-            else:
-                gaps.append(found)
-    return bytes(data), gaps
-
-
-@pytest.mark.parametrize("ahead", [True, False])
-async def test_readers_from_the_disk_get_it_all_within_a_bound(
-    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch, *, ahead: bool
-) -> None:
-    sizes: list[int] = []
-    really = SpillFile._read
-
-    def watched(file: SpillFile, places: list[Place]) -> list[Block]:
-        sizes.append(sum(place.length for place in places))
-        return really(file, places)
-
-    monkeypatch.setattr(SpillFile, "_read", watched)
-    monkeypatch.setattr(SpillFile, "read_cached", lambda *_: None)
-    monkeypatch.setattr(store, "WINDOWS_BYTES", 8 * MIB)
-    async with trio.open_nursery() as nursery:
-        one = await filled(tmp_path, log, nursery if ahead else None)
-        room = one.store
-        assert room is not None
-        assert await read_all(one) == (DATA, [])
-        assert 6 * BLOCK_BYTES < max(sizes) <= store.WINDOW_BYTES
-
-        async def read(begin: int) -> None:
-            assert await read_all(one, begin) == (DATA[begin:], [])
-
-        async with trio.open_nursery() as readers:
-            for begin in range(0, 8 * 1111, 1111):
-                readers.start_soon(read, begin)
-            while room.disk_readers < 8:
-                await trio.lowlevel.checkpoint()
-            assert room.window_bytes == store.WINDOWS_BYTES // 8 // (1 + store.WINDOWS_AHEAD)
-        assert room.disk_readers == 0
-        one.remove()
-
-
-async def test_one_bad_block_is_one_gap(
-    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = 9 * BLOCK_BYTES
-    really = SpillFile._read
-
-    def fail(file: SpillFile, places: list[Place]) -> list[Block]:
-        if any(place.start == bad for place in places):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return really(file, places)
-
-    monkeypatch.setattr(SpillFile, "_read", fail)
-    monkeypatch.setattr(SpillFile, "read_cached", lambda *_: None)
-    async with trio.open_nursery() as nursery:
-        one = await filled(tmp_path, log, nursery)
-        data, gaps = await read_all(one)
-        assert gaps == [Missing(bad, BLOCK_BYTES, GapReason.UNREADABLE)]
-        assert data == DATA[:bad] + DATA[bad + BLOCK_BYTES :]
-        one.remove()
-
-
-async def test_what_is_dropped_while_it_is_read_ahead_is_told(
-    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "BATCH_BYTES", 8 * MIB)
-    monkeypatch.setattr(SpillFile, "read_cached", lambda *_: None)
-    async with trio.open_nursery() as nursery:
-        one = await filled(tmp_path, log, nursery)
-        with contextlib.closing(Reader(one, 0)) as reader:
-            first = await reader.next()
-            assert isinstance(first, Chunk)
-            assert one.drop()  # the next window is about to be read
-            data, gaps = bytearray(first.data), []
-            while found := await reader.next():
-                if isinstance(found, Chunk):
-                    assert found.data == DATA[found.offset : found.offset + len(found.data)]
-                    data += found.data
-                else:
-                    gaps.append(found)
-            assert gaps[0].reason is GapReason.DROPPED
-            assert gaps[-1].offset + gaps[-1].size == one.dropped
-            assert len(data) + sum(gap.size for gap in gaps) == len(DATA)
-        one.remove()
-
-
-async def test_a_log_may_be_removed_before_its_window_is_read(tmp_path: Path, log: KeptLog) -> None:
-    async with trio.open_nursery() as nursery:
-        one = await filled(tmp_path, log, nursery)
-        with contextlib.closing(Reader(one, 0)) as reader:
-            assert isinstance(await reader.next(), Chunk)
-        one.remove()
-
-
 async def test_what_cannot_be_read_past_the_page_cache_is_read_through_it(
     file: SpillFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,19 +124,6 @@ async def test_what_cannot_be_read_past_the_page_cache_is_read_through_it(
     batch = blocks(*[BLOCK_BYTES] * 5)
     monkeypatch.setattr(os, "preadv", refuse)
     await check(file, batch, 0, direct=True)
-
-
-async def test_a_reader_that_is_back_in_memory_holds_nothing(tmp_path: Path, log: KeptLog) -> None:
-    async with trio.open_nursery() as nursery:
-        one = await filled(tmp_path, log, nursery)
-        room = one.store
-        assert room is not None
-        one.append(STDOUT, b"in memory")
-        reader = Reader(one, 0)
-        while await reader.next():
-            pass
-        assert (room.disk_readers, reader._held, list(reader._next)) == (0, [], [])
-        one.remove()
 
 
 async def test_what_is_dropped_gives_all_its_pages_back(
@@ -265,3 +142,24 @@ async def test_what_is_dropped_gives_all_its_pages_back(
     assert one._file is not None
     assert os.fstat(one._file._fd).st_blocks * 512 <= 2 * ALIGN
     one.remove()
+
+
+@pytest.mark.parametrize("large", [True, False])
+async def test_no_loop_waits_for_a_large_file_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, large: bool
+) -> None:
+    monkeypatch.setattr(spill, "CLOSE_BYTES", BLOCK_BYTES - 1 if large else BLOCK_BYTES)
+    closed: dict[int, int] = {}
+    really = os.close
+
+    def close(fd: int) -> None:
+        really(fd)
+        closed[fd] = threading.get_ident()
+
+    file = SpillFile(tmp_path)
+    await file.write([Block.begin(0, STDOUT, 1.0, DATA[: BLOCK_BYTES - RUN_BYTES])], 0)
+    monkeypatch.setattr(os, "close", close)
+    file.close()
+    while file._fd not in closed:
+        await trio.lowlevel.checkpoint()
+    assert (closed[file._fd] == threading.get_ident()) is not large

@@ -15,7 +15,7 @@ from certs.roles import Role
 from tests.worker.calls import LINES, FakeCall, FakeJob, FakeRegistry, answer, ended_job
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import StreamParams
-from wire.messages import STDOUT, GapReason
+from wire.messages import STDERR, STDOUT, GapReason
 from worker.output import Missing
 
 
@@ -134,6 +134,46 @@ async def test_without_follow_a_stream_ends_where_the_log_does_now() -> None:
         nursery.start_soon(grow)
         await answer(call, "stream", id="a", follow=False)
     assert b"".join(chunk.data for chunk in call.chunks) == b"so far"
+
+
+@pytest.mark.parametrize("more", [(STDERR, STDOUT), (STDOUT,)])
+async def test_without_follow_one_stream_ends_there_too(more: tuple[int, ...]) -> None:
+    job = FakeJob("a")
+    job.output.append(STDOUT, b"so far")
+    job.output.append(STDERR, b"oops")
+    call = FakeCall(FakeRegistry(job), available=3)
+
+    async def grow() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        for stream in more:
+            job.output.append(stream, b", and a lot more")
+        call.grant(100)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(grow)
+        await answer(call, "stream", id="a", follow=False, stream=STDOUT)
+    assert [chunk.data for chunk in call.chunks] == [b"so ", b"far"]
+
+
+async def test_what_the_other_stream_prints_makes_no_stream_stall(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    job = FakeJob("a")
+    job.output.append(STDERR, b"oops")
+    call = FakeCall(FakeRegistry(job), available=0, stall=7.0)
+
+    async def print_late() -> None:
+        await trio.sleep(100)
+        job.output.append(STDERR, b"oops")
+        job.output.append(STDOUT, b"x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(print_late)
+        with pytest.raises(RequestError, match="goes on at byte 8") as caught:
+            await answer(call, "stream", id="a", stream=STDOUT)
+    assert caught.value.code is ErrorCode.STALLED
+    assert trio.current_time() >= 107
+    assert call.chunks == []
 
 
 async def test_what_was_dropped_is_told_with_its_range() -> None:
