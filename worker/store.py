@@ -162,6 +162,8 @@ class OutputStore:
         try:
             while moved and self._uses(log, NEAR):
                 moved = await self._spill(self._victim(log, NEAR))
+            if moved:
+                self._tell_room(log)
         except OSError:
             moved = False
         finally:

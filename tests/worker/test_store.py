@@ -248,6 +248,42 @@ async def test_a_full_disk_is_tried_seldom_and_told_once(
         one.remove()
 
 
+async def test_a_disk_that_is_full_once_more_is_told_once_more(tmp_path: Path, log: KeptLog) -> None:
+    async with trio.open_nursery() as nursery:
+        budget = Budget(MEMORY, JOB_MEMORY, 3 * PIECE, tmp_path, Overflow.BLOCK)
+        room = OutputStore(budget, log, nursery)
+        for _ in range(2):
+            gone, after = OutputLog(room), OutputLog(room)
+            with trio.move_on_after(1) as scope:
+                async with trio.open_nursery() as filling:
+                    filling.start_soon(fill, gone, 20)
+                    while not gone.waiting:  # noqa: ASYNC110  # nobody tells
+                        await trio.sleep(0.001)
+                    filling.cancel_scope.cancel()  # its job has ended
+            assert not scope.cancelled_caught
+            gone.remove()
+            await trio.sleep(0.02)  # it is tried again only after a pause
+            await fill(after, 4)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert after.spilled
+            after.remove()
+    assert log.messages == [FULL, "there is room for output on the disk again"] * 2
+
+
+async def test_no_reader_holds_up_a_spill(tmp_path: Path, log: KeptLog) -> None:
+    room = make(tmp_path, log)
+    one = OutputLog(room)
+    await fill(one, 6)
+    for number in range(int(room.reads.total_tokens)):
+        room.reads.acquire_on_behalf_of_nowait(number)  # as slow reads do
+    with trio.fail_after(5):
+        await fill(one, 20, 6)
+    for number in range(int(room.reads.total_tokens)):
+        room.reads.release_on_behalf_of(number)
+    assert await read_all(one) == (b"".join(map(piece, range(26))), [])
+    one.remove()
+
+
 async def test_without_threads_output_stays_in_memory(
     tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
