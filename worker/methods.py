@@ -247,10 +247,10 @@ async def _send_next(call: Call, reader: Reader, only: int | None) -> None:
     # Without credit, what comes next is looked for yet if it may be of the other stream.
     piece = await reader.next(min(credit, BLOCK_BYTES)) if credit or only is not None else None
     if piece is None and reader.at_end:
-        return
+        return  # noqa: ASYNC910  # the reader checkpoints where there is something to read
     if piece is not None and (credit or isinstance(piece, Missing)):
         call.output(piece)
-        return
+        return  # noqa: ASYNC910  # likewise
     with trio.move_on_after(call.stall) as scope:
         await reader.pause(call.wait_credit)
     if scope.cancelled_caught:

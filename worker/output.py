@@ -9,12 +9,10 @@ only a doorbell: something new is there. Who moves or drops bytes, and when, is 
 """
 
 import time
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,8 +21,8 @@ import trio
 from wire.messages import GapReason
 
 from .blocks import RUN_BYTES, Block
-from .direct import ALIGN
-from .spill import Place, SpillFile, Written, grown_by
+from .spill import SpillFile, grown_by
+from .spilled import SpilledBlocks
 
 if TYPE_CHECKING:
     from .store import OutputStore
@@ -44,29 +42,6 @@ class Missing:
     reason: GapReason
 
 
-class _Index:
-    """What lies in a spill file: for each block what a Place says, and its first time."""
-
-    __slots__ = ("direct", "positions", "runs", "starts", "whens")
-
-    def __init__(self) -> None:
-        self.starts, self.positions = array("Q"), array("Q")
-        self.runs, self.whens = array("I"), array("d")
-        self.direct = bytearray()
-
-    def add(self, block: Block, position: int, *, direct: bool) -> None:
-        self.starts.append(block.start)
-        self.positions.append(position)
-        self.runs.append(len(block.streams))
-        self.whens.append(block.whens[0])
-        self.direct.append(direct)
-
-    def forget(self, count: int) -> None:
-        """Forget the oldest blocks."""
-        for table in (self.starts, self.positions, self.runs, self.whens, self.direct):
-            del table[:count]
-
-
 class OutputLog:
     """One job's log.
 
@@ -75,9 +50,8 @@ class OutputLog:
     """
 
     __slots__ = (
-        "_begin_position", "_blocks", "_end_position", "_file", "_frozen", "_index", "_latest", "_moving",
-        "_removed", "_subscribers", "closed", "dropped", "overflowed", "resident", "size", "spilled", "store",
-        "waiting",
+        "_blocks", "_frozen", "_latest", "_moving", "_removed", "_subscribers", "closed", "dropped",
+        "on_disk", "overflowed", "resident", "size", "spilled", "store", "waiting",
     )  # fmt: skip
 
     def __init__(self, store: "OutputStore | None" = None) -> None:
@@ -93,11 +67,10 @@ class OutputLog:
         self.waiting = False
         #: Who holds its memory within a budget.
         self.store = store
+        #: What has moved to the disk.
+        self.on_disk: SpilledBlocks | None = None
         self._blocks: list[Block] = []
         self._frozen = False  # the last block is being written to the file, and takes no more
-        self._file: SpillFile | None = None
-        self._index: _Index | None = None
-        self._begin_position = self._end_position = 0  # what of the spill file is in use
         self._latest = 0.0  # the time of the last append
         self._moving: trio.Lock | None = None
         self._removed = False
@@ -150,62 +123,14 @@ class OutputLog:
                 return gone
             if block := self.block_in_memory(offset):
                 return block
+            assert self.on_disk is not None  # noqa: S101  # as the byte is nowhere else
             try:
-                if (block := self.block_cached(offset)) or (
-                    blocks := await self.read_range(offset, offset + 1)
-                ):
-                    return block or blocks[0]
+                if block := self.on_disk.cached(offset):
+                    return block
+                if blocks := await self.on_disk.read(offset, offset + 1):
+                    return blocks[0]
             except OSError as error:
                 return self.unreadable(offset, error)
-
-    def block_cached(self, offset: int) -> Block | None:
-        """The block that holds a spilled byte, if the page cache has it.
-
-        Raises:
-            OSError: the disk fails.
-        """
-        assert self._file is not None  # noqa: S101  # there are spilled bytes
-        return self._file.read_cached(next(self._places(offset)))
-
-    async def read_range(self, offset: int, end: int) -> list[Block]:
-        """Read the blocks that hold some spilled bytes.
-
-        What is dropped meanwhile is left out, which may be all.
-
-        Raises:
-            OSError: the disk fails.
-        """
-        await trio.lowlevel.checkpoint()
-        offset = max(offset, self.dropped)
-        if self._file is None or offset >= end:
-            return []  # it went before its turn to be read came
-        places = takewhile(lambda place: place.start < end, self._places(offset))
-        blocks = await self._file.read(tuple(places))
-        return [block for block in blocks if block.start >= self.dropped]
-
-    def extent(self, offset: int, most: int) -> tuple[int, int]:
-        """Where spilled blocks end, and what they take: one at least, and those behind it up to ``most``.
-
-        Args:
-            offset: a byte that the first of them holds.
-            most: the most that they take in the file, in bytes.
-        """
-        places = self._places(offset)
-        first = last = next(places)
-        for place in places:
-            if place.end - first.position > most:
-                break
-            last = place
-        return last.start + last.length, last.end - first.position
-
-    def _places(self, offset: int) -> Iterator[Place]:
-        """Where spilled blocks lie, from the one on that holds a byte."""
-        index = self._index
-        assert index is not None  # noqa: S101  # there are spilled bytes
-        for at in range(bisect_right(index.starts, offset) - 1, len(index.starts)):
-            start = index.starts[at]
-            end = index.starts[at + 1] if at + 1 < len(index.starts) else self.spilled_end
-            yield Place(start, index.positions[at], index.runs[at], end - start, bool(index.direct[at]))
 
     def unreadable(self, offset: int, error: OSError) -> Missing:
         """Log that the block which holds a spilled byte cannot be read; return what of it is lost."""
@@ -213,7 +138,8 @@ class OutputLog:
             return gone
         if self.store is not None:
             self.store.tell_unreadable(error)
-        place = next(self._places(offset))
+        assert self.on_disk is not None  # noqa: S101  # as the byte is nowhere else
+        place = self.on_disk.place_of(offset)
         return Missing(offset, place.start + place.length - offset, GapReason.UNREADABLE)
 
     def block_in_memory(self, offset: int) -> Block | None:
@@ -229,9 +155,8 @@ class OutputLog:
         if self._blocks and self._blocks[0].whens[0] < when:
             at = bisect_left(self._blocks, when, key=lambda block: block.whens[0]) - 1
             return self._blocks[at].start
-        if self._index is not None and self._index.starts:
-            return self._index.starts[max(0, bisect_left(self._index.whens, when) - 1)]
-        return self.dropped
+        start = self.on_disk.start_of(when) if self.on_disk is not None else None
+        return self.dropped if start is None else start
 
     @contextmanager
     def subscribe(self) -> Iterator[Doorbell]:
@@ -292,54 +217,36 @@ class OutputLog:
             self._moving.release()
 
     async def _move(self, folder: Path, batch: list[Block], growth: int) -> None:
-        if self._file is None:
+        if self.on_disk is None:
             limiters = (self.store.writes, self.store.reads) if self.store is not None else (None, None)
-            self._file, self._index = SpillFile(folder, *limiters), _Index()
+            self.on_disk = SpilledBlocks(SpillFile(folder, *limiters))
         if batch[-1] is self._blocks[-1]:
             self._frozen = True
-        file = self._file
+        on_disk = self.on_disk
         if self.store is not None:
             self.store.promised += growth
         try:
-            written = await file.write(batch, self._end_position)
+            written = await on_disk.write(batch)
         except BaseException:  # a cancel too, which comes before anything is written
             self._frozen = False
             raise
         finally:
             if self.store is not None:
                 self.store.promised -= growth
-        if self._file is file:  # it was not removed meanwhile
-            self._moved(batch, written)
-
-    def _moved(self, batch: list[Block], written: Written) -> None:
-        """Account for blocks that are in the file now."""
-        assert self._index is not None  # noqa: S101  # made with the file
-        position = written.begin
-        for block in batch:
-            self._index.add(block, position, direct=written.direct)
-            position += len(block.data) + RUN_BYTES * len(block.streams)
-        size, self._end_position = written.end - self._end_position, written.end
+        if self.on_disk is not on_disk:
+            return  # it was removed meanwhile
+        grown = on_disk.add(batch, written)
         del self._blocks[: len(batch)]
         self._frozen = self._frozen and bool(self._blocks)
-        self._account(-sum(block.cost for block in batch), size)
+        self._account(-sum(block.cost for block in batch), grown)
 
     def drop(self) -> bool:
         """Give up the oldest bytes, some BATCH_BYTES of them; return whether there were any."""
         if self._moving is not None and self._moving.locked():
             return False
-        if self._index is not None and self._index.starts:
-            index, file = self._index, self._file
-            assert file is not None  # noqa: S101  # made with the index
-            first = self._begin_position
-            count = max(1, bisect_right(index.positions, first + BATCH_BYTES) - 1)
-            after = index.positions[count] if count < len(index.positions) else self._end_position
-            self.dropped = index.starts[count] if count < len(index.starts) else self.spilled_end
-            index.forget(count)
-            self._begin_position = after
-            # From its page's begin on, all of which is dropped: else no punch would ever free that page.
-            page = first // ALIGN * ALIGN
-            file.punch(page, after - page)
-            self._account(0, first - after)
+        if self.on_disk:
+            self.dropped, freed = self.on_disk.drop(BATCH_BYTES)
+            self._account(0, -freed)
         elif self._blocks:
             count = cost = 0
             while count < len(self._blocks) and cost < BATCH_BYTES:
@@ -364,10 +271,9 @@ class OutputLog:
     def _discard(self) -> None:
         self.dropped = self.size
         self._blocks.clear()
-        self._index = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self.on_disk is not None:
+            self.on_disk.close()
+            self.on_disk = None
         self._account(-self.resident, -self.spilled)
 
     def _account(self, resident: int, spilled: int) -> None:

@@ -184,8 +184,10 @@ class Reader:
 
     def _ask(self, windows: Windows, offset: int) -> Window | None:
         """A window from an offset on, if there are bytes left for one."""
-        end, size = self._log.extent(offset, min(self._most, windows.most))
-        return Window(windows, self._log, offset, end, size) if size <= windows.left else None
+        on_disk = self._log.on_disk
+        assert on_disk is not None  # noqa: S101  # as the offset is nowhere else
+        end, size = on_disk.extent(offset, min(self._most, windows.most))
+        return Window(windows, on_disk, offset, end, size) if size <= windows.left else None
 
     def _read_ahead(self, windows: Windows, last: Window) -> None:
         """Let the windows behind the one in hand be read while that is sent."""

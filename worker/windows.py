@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import trio
 
 from .blocks import BLOCK_BYTES, Block
-from .output import OutputLog
+from .spilled import SpilledBlocks
 
 MIB = 1024 * 1024
 #: A subscriber that reads from the disk holds a window, and so many ahead, of at most so many bytes each, and
@@ -47,17 +47,17 @@ class Window:
 
     Args:
         windows: what its bytes are counted against.
-        log: where its blocks belong.
+        on_disk: where its blocks are.
         offset: the first byte that is wanted.
         end: where in the log it ends.
         size: bytes that it takes.
     """
 
-    __slots__ = ("_closed", "_log", "_reading", "_windows", "blocks", "done", "end", "offset", "size")
+    __slots__ = ("_closed", "_on_disk", "_reading", "_windows", "blocks", "done", "end", "offset", "size")
 
-    def __init__(self, windows: Windows, log: OutputLog, offset: int, end: int, size: int) -> None:
+    def __init__(self, windows: Windows, on_disk: SpilledBlocks, offset: int, end: int, size: int) -> None:
         self._windows = windows
-        self._log = log
+        self._on_disk = on_disk
         self._reading = trio.CancelScope()
         self._closed = False
         self.offset = offset
@@ -67,11 +67,12 @@ class Window:
         self.done = trio.Event()
         windows.left -= size
 
-    async def read(self) -> None:
+    async def read(self) -> None:  # noqa: ASYNC910  # the first thing that it does is one
         """Read them; whoever misses one after that reads it alone."""
         try:
+            await trio.lowlevel.checkpoint()
             with self._reading:
-                self.blocks = await self._log.read_range(self.offset, self.end)
+                self.blocks = await self._on_disk.read(self.offset, self.end)
         except OSError:
             pass
         finally:
@@ -82,12 +83,12 @@ class Window:
     def take_cached(self) -> bool:
         """If the page cache has its first block, take that, and be no larger; return whether it has."""
         try:
-            block = self._log.block_cached(self.offset)
+            block = self._on_disk.cached(self.offset)
         except OSError:
             return False
         if block is not None:
             self._windows.left += self.size
-            self.end, self.size = self._log.extent(self.offset, 0)
+            self.end, self.size = self._on_disk.extent(self.offset, 0)
             self._windows.left -= self.size
             self.blocks = (block,)
             self.done.set()

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 
 import trio
@@ -37,6 +37,7 @@ from worker.session import Session
 from worker.spawner import ProcessSpec, Spawner, SpawnError
 from worker.store import Budget, OutputStore, Overflow
 from worker.trust import Trust
+from worker.windows import WINDOWS_BYTES
 
 OPERATIONS: dict[str, Operation] = {}
 #: Those that depend on which cgroups a host has.
@@ -421,8 +422,10 @@ async def serve(world: World, cancelling: Cancelling) -> None:
 # --- output
 
 
-def small_store(world: World, *, disk: int, overflow: Overflow) -> OutputStore:
-    return OutputStore(Budget(3 * PIECE, 2 * PIECE, disk, world.folder, overflow), world.log)
+def small_store(
+    world: World, *, disk: int, overflow: Overflow, nursery: trio.Nursery | None = None
+) -> OutputStore:
+    return OutputStore(Budget(3 * PIECE, 2 * PIECE, disk, world.folder, overflow), world.log, nursery)
 
 
 class Pump:
@@ -508,18 +511,23 @@ async def wait_for_room(world: World, cancelling: Cancelling) -> None:
 @operation
 async def read_back(world: World, cancelling: Cancelling) -> None:
     """Output is read back from the disk while more moves there; a reader goes on where it was."""
-    pump = Pump(small_store(world, disk=2**24, overflow=Overflow.BLOCK))
-    await pump.run(8)
-    reader, data = Reader(pump.log, 0), bytearray()
+    async with trio.open_nursery() as ahead:
+        store = small_store(world, disk=2**24, overflow=Overflow.BLOCK, nursery=ahead)
+        pump = Pump(store)
+        await pump.run(8)
+        reader, data = Reader(pump.log, 0), bytearray()
 
-    async def read() -> None:
-        while isinstance(piece := await reader.next(PIECE // 2), Chunk):
-            data.extend(piece.data)
+        async def read() -> None:
+            with closing(reader):
+                while isinstance(piece := await reader.next(PIECE // 2), Chunk):
+                    data.extend(piece.data)
 
-    with cancelling:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read)
-            nursery.start_soon(pump.run, 4)
-    await read()
+        with cancelling:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                nursery.start_soon(pump.run, 4)
+        await read()
     expect(bytes(data) == pump.appended, "a reader lost its place")
+    expect(store.windows.readers == 0, "a reader that has left is counted")
+    expect(store.windows.left == WINDOWS_BYTES, f"{WINDOWS_BYTES - store.windows.left} bytes are counted")
     pump.log.remove()

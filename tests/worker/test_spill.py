@@ -139,8 +139,8 @@ async def test_what_is_dropped_gives_all_its_pages_back(
             await one.spill(tmp_path, MIB)
         while one.spilled:
             one.drop()
-    assert one._file is not None
-    assert os.fstat(one._file._fd).st_blocks * 512 <= 2 * ALIGN
+    assert one.on_disk is not None
+    assert os.fstat(one.on_disk._file._fd).st_blocks * 512 <= 2 * ALIGN
     one.remove()
 
 
