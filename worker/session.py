@@ -1,11 +1,10 @@
-"""Owns one connection: its reader, its writer, and a task for each request under way.
+"""Owns one connection: its reader, and a task for each request under way.
 
 Theory of operation. The reader turns messages into tasks, one a request. Outgoing messages are encoded
-into one buffer, in the same synchronous step that accounts for their credit, and the writer, the only
-task that sends, takes all of it at a time: so a cancelled request can never leave half a frame on the
-wire, small pieces of output coalesce under load, and go out at once when idle. Who wants to send waits
-while the buffer holds SEND_BYTES, so that a peer that does not read costs us one buffer. An error in a
-request's task is that request's error; a protocol error or a cut ends this connection and no other.
+into one buffer, in the same synchronous step that accounts for their credit, and `worker.outbox` sends
+them. Who wants to send output waits while the buffer holds SEND_BYTES, and takes it from the log only
+then, so that a peer that does not read costs us one buffer. An error in a request's task is that
+request's error; a protocol error or a cut ends this connection and no other.
 """
 
 from collections.abc import Awaitable, Callable
@@ -38,6 +37,7 @@ from .blocks import Chunk
 from .bounds import DEFAULTS, Bounds
 from .log import Log
 from .methods import frame_bytes, prepare
+from .outbox import Outbox, StalledError
 from .output import Missing
 from .registry import Registry
 from .turns import Turns
@@ -141,7 +141,6 @@ class Session:
         self._max_frame = frame_bytes(identity.role, bounds)
         self.stall = stall
         self._trail = trail
-        self._acknowledged = acknowledged
         self.connection = Connection(Role.SERVER, max_frame=self._max_frame, max_depth=bounds.max_nesting)
         self.identity = identity
         self.registry = registry
@@ -149,16 +148,10 @@ class Session:
         self._log = log
         self._server = server
         self._calls: dict[int, _Call] = {}
-        self._outgoing: list[bytes] = []
-        self._outgoing_bytes = 0
-        self._room = trio.lowlevel.ParkingLot()
+        self._outbox = Outbox(stream, stall, acknowledged)
         self.alone = trio.CapacityLimiter(ALONE)
-        self._filled = trio.Event()
-        self._busy = trio.Event()
-        self._sending: trio.CancelScope | None = None  # of the send under way
         self._reading = trio.CancelScope()
         self._ending = False  # no new requests are taken
-        self._ended = False  # none are left, and the writer may end
         self._last_word: Failure | None = None  # what the client was told when its connection was ended
 
     async def send(self, message: Message) -> None:
@@ -167,18 +160,14 @@ class Session:
         self.queue(message)
 
     async def room(self, most: int) -> None:
-        """Wait until fewer bytes than so many wait for the writer."""
-        await trio.lowlevel.checkpoint()
-        while self._outgoing_bytes >= most:
-            await self._room.park()
+        """Wait until fewer bytes than so many wait to be sent."""
+        await self._outbox.room(most)
         if self.connection.state is not State.OPEN:
             await trio.sleep_forever()  # it has failed meanwhile, and our cancel is on its way
 
     def queue(self, message: Message) -> None:
         """Queue a message for the writer; there must be room, with no checkpoint since."""
-        self._outgoing.append(self.connection.send(message))
-        self._outgoing_bytes += len(self._outgoing[-1])
-        self._filled.set()
+        self._outbox.put(self.connection.send(message))
 
     def finish(self) -> None:
         """Let the requests under way end, then end the session; no new ones are taken."""
@@ -191,8 +180,7 @@ class Session:
         if self.connection.state is not State.OPEN:
             return
         self._ending = True
-        self._outgoing.clear()
-        self._outgoing_bytes = 0
+        self._outbox.clear()
         self._last_word = Failure(0, code, reason)
         # At once: a request under way may take its time to end, and the client is to know by then.
         self.queue(self._last_word)
@@ -223,8 +211,7 @@ class Session:
                     cause = last_word.message
                 if last_word is not None and last_word is not self._last_word:
                     self.queue(last_word)
-                self._ended = True
-                self._filled.set()
+                self._outbox.end()
                 nursery.cancel_scope.deadline = trio.current_time() + CLOSE_DEADLINE
                 if last_word is not None and last_word.code is not ErrorCode.SHUTTING_DOWN:
                     # A close with bytes unread would reset the connection, and take the last word with it.
@@ -237,44 +224,11 @@ class Session:
             self._trail.record(Event.CONNECTION_ENDED, Outcome.DONE, cause=cause)
 
     async def _write(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_sending)
-            await self._write_all()
-            nursery.cancel_scope.cancel()
-
-    async def _write_all(self) -> None:
-        while True:
-            await self._filled.wait()
-            if not self._outgoing:
-                return  # the session has ended, and all is sent
-            data = b"".join(self._outgoing)
-            self._outgoing.clear()
-            self._outgoing_bytes = 0
-            if not self._ended:
-                self._filled = trio.Event()
-            self._room.unpark_all()
-            await self._send(data)
-
-    async def _send(self, data: bytes) -> None:
-        with trio.CancelScope() as self._sending:
-            self._busy.set()
-            await self._stream.send_all(data)
-        if self._sending.cancelled_caught:
+        try:
+            await self._outbox.run()
+        except* StalledError:
             self._log.warning("a client took nothing for too long", identity=self.identity.name)
-            raise trio.BrokenResourceError("the client took nothing for too long")
-        self._sending = None
-
-    async def _watch_sending(self) -> None:
-        """Give the client up once it has acknowledged nothing of a send for `stall` seconds."""
-        while True:
-            await self._busy.wait()
-            self._busy = trio.Event()
-            sending, before = self._sending, self._acknowledged()
-            await trio.sleep(self.stall)
-            if self._sending is not None:
-                if self._sending is sending and self._acknowledged() == before:
-                    sending.cancel()
-                self._busy.set()
+            raise
 
     async def _read(self, calls: trio.Nursery) -> Failure | None:
         """Take messages until the end; return what the client should be told last, if anything."""

@@ -638,8 +638,7 @@ async def test_a_peer_that_does_not_read_costs_one_buffer(log: KeptLog) -> None:
             job.output.append(STDOUT, bytes(256 * 1024))
         await peer.send(*(stream(number, 2**30) for number in range(1, 20)))
         await trio.testing.wait_all_tasks_blocked()
-        assert session._outgoing_bytes <= 2 * SEND_BYTES
-        assert sum(map(len, session._outgoing)) == session._outgoing_bytes
+        assert session._outbox.size <= 2 * SEND_BYTES
         assert sum(tap.sizes) <= SEND_BYTES
 
 
