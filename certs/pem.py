@@ -38,6 +38,11 @@ def read(path: Path) -> bytes:
     return content
 
 
+def holds(content: bytes, label: str) -> bool:
+    """Whether anything with a label, such as LIST, begins in the content of a file."""
+    return f"-----BEGIN {label}-----".encode() in content
+
+
 def certificates(content: bytes, path: Path) -> list[x509.Certificate]:
     """Every certificate in the content of ``path``; at least one."""
     return _all(content, path, CERTIFICATE, "certificate", x509.load_pem_x509_certificate)

@@ -8,6 +8,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -16,6 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from certs import pem
 from certs.errors import CertsError
 from certs.signing import Authority, begin
+
+#: What makes a list one of some certificates only, or a change to another. Both ought to be critical.
+_PARTIAL: Final = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,17 @@ def replaced(content: bytes, path: Path, ca: Authority, new: x509.CertificateRev
 
 
 def authority_id(certificate: x509.Certificate) -> bytes:
-    """What tells authorities apart: name and key. One whose certificate was renewed is still the same."""
+    """What tells authorities apart: name and key. One whose certificate was renewed is still the same.
+
+    Names are compared as OpenSSL does (RFC 5280, section 7.1): a renewal may store one as another type of
+    string. Else the same authority would be two, and the list of the one would say nothing of the other.
+    """
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return certificate.subject.public_bytes() + key
+    name = [
+        sorted((it.oid.dotted_string, " ".join(str(it.value).split()).lower()) for it in part)
+        for part in certificate.subject.rdns
+    ]
+    return repr(name).encode() + key
 
 
 def signer(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> x509.Certificate | None:
@@ -121,7 +133,7 @@ def _parsed(crl: x509.CertificateRevocationList, authority: x509.Certificate, pa
         for extension in crl.extensions:
             if isinstance(extension.value, x509.CRLNumber):
                 number = extension.value.crl_number
-            elif extension.critical:
+            elif extension.critical or isinstance(extension.value, _PARTIAL):
                 # The list is not what it seems, but of some certificates only, or a change to another.
                 raise CertsError(
                     f"{path} holds a list of a kind that is not supported (extension "

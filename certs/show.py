@@ -58,7 +58,7 @@ def show(path: Path, now: datetime.datetime, arc: str = DEFAULT_ARC) -> Iterator
     """
     content = pem.read(path)
     authorities = _authorities(path.parent)
-    if b"-----BEGIN X509 CRL-----" in content:
+    if pem.holds(content, pem.LIST):
         for crl in pem.lists(content, path):
             yield _list(path, crl, authorities, now)
         return

@@ -11,7 +11,7 @@ import enum
 import functools
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from certs.contexts import AlertingContext, server_context
 from certs.errors import CertsError
 from certs.revocation import RevocationList, authority_id, read_lists, signer
 from certs.roles import name_of, serial_text
+from certs.standing import standing
 
 AUTHORITIES: Final = "ca.crt"
 LIST: Final = "ca.crl"
@@ -112,7 +113,7 @@ class TrustedSet:
         found = cls(context, authorities, lists, server)
         try:
             # Asked for later, it would be asked for in a server that runs.
-            found.trusted, found.terms  # noqa: B018
+            found.trusted, found.standing, found.terms  # noqa: B018
         except (ValueError, UnsupportedAlgorithm) as error:
             raise CertsError(
                 f"{directory / AUTHORITIES} holds an authority that cannot be used ({error}): take it out."
@@ -123,6 +124,11 @@ class TrustedSet:
     def trusted(self) -> frozenset[bytes]:
         """The ids of its authorities."""
         return frozenset(map(authority_id, self.authorities))
+
+    @functools.cached_property
+    def standing(self) -> Mapping[bytes, datetime.datetime]:
+        """Until when each of its authorities stands; some may not."""
+        return standing(self.authorities, self.lists)
 
     def context_at(self, now: datetime.datetime) -> AlertingContext:
         """The context for a handshake at this time."""
@@ -150,6 +156,11 @@ class TrustedSet:
             raise _verdict(bearer, Reason.EXPIRED, "has expired")
         if bearer.authority not in self.trusted:
             raise _verdict(bearer, Reason.REVOKED, "is not signed by an authority that this server trusts")
+        until = self.standing.get(bearer.authority)
+        if until is None:
+            raise _verdict(bearer, Reason.REVOKED, "is signed by an authority that is not trusted any more")
+        if until <= now:
+            raise _verdict(bearer, Reason.EXPIRED, "is signed by an authority that has expired")
         if any(it.authority == bearer.authority and bearer.serial in it.revoked for it in self.lists):
             raise _verdict(bearer, Reason.REVOKED, "has been revoked")
 
@@ -161,31 +172,6 @@ class TrustedSet:
                     Reason.UNDECIDED,
                     "The server accepts nobody, as its list of revoked certificates has ended: its operator "
                     "must renew the list with `worker-service certs revoke`.",
-                )
-
-    def check_follows(self, old: "TrustedSet") -> None:
-        """Raise CertsError if this set forgets revocations that ``old`` knows of and that still matter."""
-        for before in old.lists:
-            if before.authority not in self.trusted:
-                continue
-            after = next((it for it in self.lists if it.authority == before.authority), None)
-            if after is None:
-                raise CertsError(
-                    f"{LIST} no longer holds list {before.number} of an authority in {AUTHORITIES}: put it "
-                    "back, or restart the server to go without."
-                )
-            if after.number < before.number:
-                raise CertsError(
-                    f"{LIST} holds list {after.number}, which is older than {before.number}, the one in use: "
-                    "put the newest one there, or restart the server to go back."
-                )
-            # Lists without a number all have the same.
-            if after.number == before.number and (
-                after.this_update < before.this_update or before.revoked.keys() - after.revoked.keys()
-            ):
-                raise CertsError(
-                    f"{LIST} holds another list {after.number} than the one in use, which is older or holds "
-                    "less: put the newest one there, with a higher number, or restart the server to go back."
                 )
 
     @functools.cached_property
@@ -209,7 +195,10 @@ def _parse(
 ) -> tuple[tuple[x509.Certificate, ...], tuple[RevocationList, ...], x509.Certificate]:
     path = directory / AUTHORITIES
     try:
-        authorities = tuple(pem.certificates(pem.read(path), path))
+        content = pem.read(path)
+        if pem.holds(content, pem.LIST):
+            raise CertsError(f"{path} holds a list of revoked certificates: move it to {LIST}, beside it.")
+        authorities = tuple(pem.certificates(content, path))
         path = directory / LIST
         lists = read_lists(pem.read(path), path, authorities) if os.path.lexists(path) else ()
         path = directory / SERVER

@@ -19,6 +19,7 @@ import trio
 
 from certs.contexts import AlertingContext
 from certs.errors import CertsError
+from certs.seen import SeenLists
 from certs.trusted import FILES, Bearer, NotAcceptedError, Reason, Term, TrustedSet
 from wire.errors import ErrorCode, RequestError
 
@@ -66,6 +67,7 @@ class Trust:
         self._log = log
         self._taken = stamp(directory)
         self._set = TrustedSet.read(directory, _now())
+        self._seen = SeenLists().after(self._set)
         self._asked = trio.Event()
         self._done = trio.Event()
         self._held: set[_Held] = set()
@@ -130,13 +132,14 @@ class Trust:
     async def _reload(self) -> Stamp | None:
         """Take the files if they are good; return which were looked at, or None if they changed meanwhile."""
         found = stamp(self._directory)
-        new = await trio.to_thread.run_sync(_try_read, self._directory, self._set, abandon_on_cancel=True)
+        new = await trio.to_thread.run_sync(_try_read, self._directory, self._seen, abandon_on_cancel=True)
         if stamp(self._directory) != found:
             return None
         if isinstance(new, CertsError):
             self._log.error("certificates were not reloaded; the old ones stay", reason=str(new))
             return found
         self._set = new
+        self._seen = self._seen.after(new)
         self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self._log.info(
             "certificates were reloaded",
@@ -194,13 +197,15 @@ def _stamp_of(path: Path) -> tuple[int, int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 
-def _try_read(directory: Path, old: TrustedSet) -> TrustedSet | CertsError:
+def _try_read(directory: Path, seen: SeenLists) -> TrustedSet | CertsError:
     try:
         new = TrustedSet.read(directory, _now())
-        new.check_follows(old)
+        seen.check(new)
     except CertsError as error:
         return error
-    except Exception as error:  # noqa: BLE001  # whatever a parser makes of a file, the server stays up
+    # Whatever a parser makes of a file, the server stays up: a panic of its Rust part is not even an Exception.
+    # Nothing waits in here, so nothing is cancelled.
+    except BaseException as error:  # noqa: BLE001, ASYNC104
         return CertsError(f"the files cannot be read ({error!r})")
     return new
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from certs.authority import Credential, issue
+from certs.authority import Credential, issue, make_ca
 from certs.errors import CertsError
 from certs.revoke import revoke
 from certs.roles import Role
@@ -259,6 +259,88 @@ async def test_a_list_that_is_gone_or_older_is_not_taken(certs: Path, trust: Tru
     assert "list 1, which is older than 2" in (await heard.wait(KEPT, 2))["reason"]
     with pytest.raises(RequestError, match="has been revoked"):
         trust.admit(stored(certs, "admin"))
+
+
+async def test_an_authority_that_comes_back_has_not_forgotten(
+    certs: Path, trust: Trust, heard: HeardLog
+) -> None:
+    """Taken out, it takes its list along; put back without it, or with an older one, the set is not taken."""
+    alone, both = (certs / "ca.crt").read_bytes(), authority("next").certificate_pem()
+    both += alone
+    user = stored(certs, "user")
+    revoke(certs, ["admin"])
+    first = (certs / "ca.crl").read_bytes()
+    revoke(certs, ["user"])
+    second = (certs / "ca.crl").read_bytes()
+    await heard.wait(TAKEN)
+
+    replace(certs / "ca.crt", authority("next").certificate_pem())
+    (certs / "ca.crl").unlink()
+    await heard.wait(TAKEN, 2)
+    with pytest.raises(RequestError, match="not signed by an authority"):
+        trust.admit(user)
+
+    replace(certs / "ca.crt", both)
+    assert "no longer holds list 2 of worker-service CA" in (await heard.wait(KEPT))["reason"]
+    replace(certs / "ca.crl", first)
+    assert "list 1, which is older than 2" in (await heard.wait(KEPT, 2))["reason"]
+    # What was refused has changed nothing: neither what is in use nor what is remembered.
+    with pytest.raises(RequestError, match="not signed by an authority"):
+        trust.admit(user)
+    (certs / "ca.crl").unlink()
+    assert "no longer holds list 2" in (await heard.wait(KEPT, 3))["reason"]
+
+    replace(certs / "ca.crl", second)
+    await heard.wait(TAKEN, 3)
+    with pytest.raises(RequestError, match="has been revoked"):
+        trust.admit(user)
+
+
+async def test_a_panic_of_the_parser_changes_nothing(
+    certs: Path, trust: Trust, heard: HeardLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parser's Rust part panics with what is no Exception; a bug there must not end the server."""
+
+    class PanicException(BaseException):
+        pass
+
+    def panics(directory: Path, now: datetime.datetime) -> TrustedSet:
+        raise PanicException("index out of bounds")
+
+    before = trust.context
+    with monkeypatch.context() as patch:
+        patch.setattr(TrustedSet, "read", panics)
+        trust.reload()
+        assert "the files cannot be read (PanicException(" in (await heard.wait(KEPT))["reason"]
+    assert trust.context is before
+    trust.reload()
+    await heard.wait(TAKEN)
+
+
+async def test_a_connection_ends_with_its_authority(certs: Path, clock: Clock, heard: HeardLog) -> None:
+    """Its own certificate may be good for longer; OpenSSL refuses new connections then, and so do we."""
+    now = clock().replace(microsecond=0)
+    short = make_ca("short", key=key("short"), not_after=now + 20 * DAY)
+    replace(certs / "ca.crt", authority().certificate_pem() + short.certificate_pem())
+    trust = Trust(certs, heard)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trust.run)
+        ended, kept = End(), End()
+        bearer = trust.admit(client("ada", short, not_after=now + 30 * DAY))
+        with trust.hold(bearer, ended), trust.hold(trust.admit(client("bob")), kept):
+            clock.ahead = 20 * DAY
+            code, reason = await ended.wait()
+            assert code is ErrorCode.EXPIRED
+            assert "is signed by an authority that has expired" in reason
+            with pytest.raises(RequestError, match="an authority that has expired"):
+                trust.admit(client("ada", short, not_after=now + 30 * DAY))
+            # Renewed, it is the same authority, and what it has signed is good again.
+            renewed = make_ca("short", key=key("short"), not_after=now + 40 * DAY)
+            replace(certs / "ca.crt", authority().certificate_pem() + renewed.certificate_pem())
+            await heard.wait(TAKEN)
+            trust.admit(client("ada", short, not_after=now + 30 * DAY))
+        assert kept.calls == []
+        nursery.cancel_scope.cancel()
 
 
 async def test_files_that_go_on_changing_are_not_read(certs: Path, clock: Clock, heard: HeardLog) -> None:
