@@ -40,7 +40,8 @@ def revoke(
     Parameters
     ----------
     names:
-        Whose certificates: NAME for NAME.crt, or paths. With none, the list is written anew, with new dates.
+        Whose certificates: NAME for NAME.crt and those that it has replaced, or paths. With none, the list is
+        written anew, with new dates.
     serial:
         A serial number to revoke, as `certs show` prints it; repeatable.
     days:

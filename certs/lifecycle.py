@@ -15,6 +15,7 @@ from certs import pem
 from certs.authority import KEY_BITS, generate_key, key_pem, open_authority
 from certs.errors import ArgumentsError, CertsError
 from certs.files import alone, check_free, install
+from certs.replaced import with_current
 from certs.revocation import signer
 from certs.revoke import current_list
 from certs.roles import DEFAULT_ARC, serial_text
@@ -66,7 +67,7 @@ def issue(
     key = generate_key(key_bits)
     certificate, notes = _certify(ca, name, key.public_key(), role, san, days, arc)
     contents = {f"{name}.key": key_pem(key), f"{name}.crt": _pem(certificate)}
-    return Made(install(directory, contents, force=force)[1], certificate, notes)
+    return Made(_put(directory, name, contents, force=force), certificate, notes)
 
 
 def request(directory: Path, name: str, *, force: bool = False, key_bits: int = KEY_BITS) -> Path:
@@ -119,7 +120,8 @@ def sign(
     if not force:
         check_free(directory, [f"{name}.crt"])
     certificate, notes = _certify(ca, name, strong(csr.public_key(), path), role, san, days, arc)
-    return Made(install(directory, {f"{name}.crt": _pem(certificate)}, force=force)[0], certificate, notes)
+    contents = {f"{name}.crt": _pem(certificate)}
+    return Made(_put(directory, name, contents, force=force), certificate, notes)
 
 
 def renew(
@@ -159,8 +161,17 @@ def renew(
         contents = {f"{name}.crt": _pem(certificate)}
         if key is not None:
             contents = {f"{name}.key": key_pem(key)} | contents
+        if name != "ca":  # which cannot be revoked
+            contents = with_current(directory, name) | contents
         replaced_ = f"it replaces {serial_text(old.serial_number)}, which is good until {_day(old)}"
         return Made(install(directory, contents, force=True)[-1], certificate, (replaced_, *notes))
+
+
+def _put(directory: Path, name: str, contents: dict[str, bytes], *, force: bool) -> Path:
+    with alone(directory):
+        if force:
+            contents = with_current(directory, name) | contents
+        return install(directory, contents, force=force)[-1]
 
 
 def _certify(

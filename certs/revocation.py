@@ -88,7 +88,7 @@ def next_list(
     return builder.sign(ca.key, ca.hash)
 
 
-def replaced(content: bytes, path: Path, ca: Authority, new: x509.CertificateRevocationList) -> bytes:
+def with_list(content: bytes, path: Path, ca: Authority, new: x509.CertificateRevocationList) -> bytes:
     """The content of ``path`` with the list of ``ca``, if there is one, replaced by ``new``."""
     others = [crl for crl in pem.lists(content, path) if not _signed(crl, ca.certificate)] if content else []
     return b"".join(crl.public_bytes(Encoding.PEM) for crl in (new, *others))

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from certs import pem
 from certs.authority import open_authority
 from certs.errors import ArgumentsError, CertsError
 from certs.files import alone, install
-from certs.revocation import RevocationList, authority_id, next_list, read_lists, replaced, signer
+from certs.replaced import replaced
+from certs.revocation import RevocationList, authority_id, next_list, read_lists, signer, with_list
 from certs.signing import Authority, begin
 from certs.wishes import check_name, lifetime_of
 
@@ -38,8 +41,8 @@ def revoke(
 
     Args:
         directory: holds ca.crt, ca.key and, from the second time on, ca.crl.
-        names: certificates to revoke, each the NAME of a NAME.crt there, or a path. With neither names nor
-            serials, the list is written anew, with new dates.
+        names: certificates to revoke, each the NAME of a NAME.crt there, with which those go that it has
+            replaced, or a path. With neither names nor serials, the list is written anew, with new dates.
         serials: serial numbers to revoke, in hexadecimal, for certificates that are not at hand.
         days: after how many it must have been written anew, or servers accept nobody; by default it lasts
             as long as the authority does.
@@ -51,7 +54,8 @@ def revoke(
     wanted = [_serial(text) for text in serials]
     with alone(directory):
         ca = open_authority(directory)
-        wanted += [_serial_of(directory, name, ca) for name in names]
+        for name in names:
+            wanted += _serials_of(directory, name, ca)
         old = current_list(directory, ca)
         added = tuple(dict.fromkeys(serial for serial in wanted if not old or serial not in old.revoked))
         ends = ca.certificate.not_valid_after_utc
@@ -59,7 +63,7 @@ def revoke(
             ends = min(begin() + lifetime_of(days), ends)
         new = next_list(ca, old, added, ends)
         path = directory / LIST
-        content = replaced(pem.read(path) if os.path.lexists(path) else b"", path, ca, new)
+        content = with_list(pem.read(path) if os.path.lexists(path) else b"", path, ca, new)
         (path,) = install(directory, {LIST: content}, force=True)
         return Revoked(path, old.number + 1 if old else 1, len(new), added, ends)
 
@@ -78,18 +82,22 @@ def current_list(directory: Path, ca: Authority) -> RevocationList | None:
     return next((it for it in read_lists(pem.read(path), path, certificates) if it.authority == own), None)
 
 
-def _serial_of(directory: Path, name: str, ca: Authority) -> int:
+def _serials_of(directory: Path, name: str, ca: Authority) -> list[int]:
+    """The serial numbers of a path's certificate, or of NAME's and those that it has replaced."""
+    earlier: list[x509.Certificate] = []
     if "/" in name or name.endswith((".crt", ".pem")):
         path = Path(name)
     else:
         check_name(name)
         path = directory / f"{name}.crt"
+        earlier = replaced(directory, name)
     certificate = pem.certificates(pem.read(path), path)[0]
     if certificate.public_key() == ca.certificate.public_key():
         raise ArgumentsError("an authority cannot revoke itself: take it out of every ca.crt.")
     if signer(certificate, [ca.certificate]) is None:
         raise CertsError(f"{path} is not signed by {directory / 'ca.crt'}: revoke it where it was issued.")
-    return certificate.serial_number
+    # Before a rotation, they may have been another authority's.
+    return [certificate.serial_number, *(it.serial_number for it in earlier if signer(it, [ca.certificate]))]
 
 
 def _serial(text: str) -> int:

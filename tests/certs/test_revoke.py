@@ -3,6 +3,7 @@
 import datetime
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.authority import issue as issue_credential
 from certs.authority import make_ca
 from certs.errors import ArgumentsError, CertsError
-from certs.lifecycle import renew
+from certs.lifecycle import issue, renew, request, sign
 from certs.revocation import read_lists
 from certs.revoke import revoke
+from certs.roles import Role
 from tests.tlshelp import authority, key, save
 
 DAY = datetime.timedelta(days=1)
@@ -67,6 +70,59 @@ def test_who_is_renewed_is_still_revoked_under_the_old_number(certificates: Path
     revoke(certificates, serials=[f"{old:040X}"])
     assert revoked(certificates) == {old}
     assert "user.crt: OK" in verify(certificates, "user")
+
+
+def test_who_is_revoked_is_so_with_every_certificate_that_is_good(certificates: Path, tmp_path: Path) -> None:
+    """Renewed, it has a new number; the old ones are good until they end, and have the same key."""
+    csr = request(tmp_path, "user", key_bits=2048)
+    numbers = {serial(certificates, "user")}
+    acts: list[Callable[[], object]] = [
+        lambda: renew(certificates, "user"),
+        lambda: renew(certificates, "user", new_key=True, key_bits=2048),
+        lambda: sign(certificates, csr, "user", force=True),
+        lambda: issue(certificates, "user", "user", force=True, key_bits=2048),
+    ]
+    for act in acts:
+        act()
+        numbers.add(serial(certificates, "user"))
+    assert len(numbers) == 5
+    renew(certificates, "admin")  # which concerns nobody else
+    assert set(revoke(certificates, ["user"]).added) == numbers
+    assert revoked(certificates) == numbers
+    assert revoke(certificates, ["user"]).added == ()
+    # A path is that certificate alone, and once all is revoked, a new one is good.
+    issue(certificates, "user", "user", force=True, key_bits=2048)
+    assert "user.crt: OK" in verify(certificates, "user")
+    assert len(revoke(certificates, [str(certificates / "admin.crt")]).added) == 1
+
+
+def test_what_was_replaced_is_forgotten_once_it_has_ended(certificates: Path) -> None:
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    ended = issue_credential(authority(), "user", role=Role.USER, key=key("user"), not_before=past)
+    other = issue_credential(authority("other"), "user", role=Role.USER, key=key("user"))
+    content = (certificates / "user.crt").read_bytes()
+    old = ended.certificate_pem() + other.certificate_pem() + content
+    (certificates / "user.old").write_bytes(old)
+    renew(certificates, "user")
+    good = other.certificate_pem() + content
+    assert (certificates / "user.old").read_bytes() == good  # each once
+    expected = {serial(certificates, "user"), x509.load_pem_x509_certificate(content).serial_number}
+    assert (
+        set(revoke(certificates, ["user"]).added) == expected
+    )  # the other authority's is not ours to revoke
+
+
+def test_what_was_replaced_and_cannot_be_read_stops_a_revocation(certificates: Path) -> None:
+    (certificates / "user.old").write_bytes(b"garbage")
+    acts: list[Callable[[], object]] = [
+        lambda: renew(certificates, "user"),
+        lambda: revoke(certificates, ["user"]),
+        lambda: issue(certificates, "user", "user", force=True, key_bits=2048),
+    ]
+    for act in acts:
+        with pytest.raises(CertsError, match=r"user\.old holds no certificate in PEM"):
+            act()
+    assert not (certificates / "ca.crl").exists()
 
 
 def test_the_list_lasts_as_long_as_the_authority_unless_told_otherwise(certificates: Path) -> None:

@@ -152,9 +152,9 @@ def test_the_commands_say_what_they_made(certificates: Path, capsys: pytest.Capt
     assert "  note:     it replaces " in out
     code, out, _ = run(capsys, "revoke", "user", "admin", "--dir", str(certificates))
     assert not code
-    assert out.count("revoked ") == 2
-    assert out.splitlines()[2] == f"{certificates}/ca.crl"
-    assert out.splitlines()[3].startswith("  list 1 of 2 certificates, good until ")
+    assert out.count("revoked ") == 3  # the user's old one too
+    assert out.splitlines()[3] == f"{certificates}/ca.crl"
+    assert out.splitlines()[4].startswith("  list 1 of 3 certificates, good until ")
 
 
 def test_a_browser_gets_it_all_in_one_file(certificates: Path, tmp_path: Path) -> None:
