@@ -1,6 +1,5 @@
 """What a job does not inherit of its server, as it sees it itself; and a job as another user (issue 5)."""
 
-import contextlib
 import errno
 import json
 import os
@@ -72,16 +71,6 @@ def careless(shared_certificates: Path) -> Iterator[Server]:
     prefix = [sys.executable, "-I", "-S", "-c", CARELESS, KEY]
     with serve(shared_certificates, prefix=prefix) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def python() -> str:
-    """A Python that every user may execute."""
-    for path in (sys.executable, "/usr/bin/python3"):
-        with contextlib.suppress(OSError):
-            if subprocess.run([path, "-c", ""], check=False, user="nobody").returncode == 0:
-                return path
-    pytest.skip("NOT TESTED: no Python here that the user nobody may execute; install Debian's python3")
 
 
 def probe(client: Client, python: str = sys.executable, **options: Any) -> dict[str, Any]:
