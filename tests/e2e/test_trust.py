@@ -151,6 +151,38 @@ def test_where_one_of_two_authorities_has_no_list_the_server_looks_itself(certs:
         assert Program(server.environment("admin", scheme))("list").code == Exit.OK
 
 
+def test_an_authority_that_comes_back_has_not_forgotten(certs: Path, tmp_path: Path) -> None:
+    """Its revoked client stays out while the server runs, whatever the directory lacks meanwhile."""
+    own, following = authority(), authority("next")
+    both = own.certificate_pem() + following.certificate_pem()
+    bobs = issue(following, "bob", role=Role.USER, key=key("bob"))
+    save(tmp_path / "next", ca=following, bob=bobs)
+    save(certs, bob=bobs)
+    revoke(tmp_path / "next", ["bob"])
+    taken, kept = "certificates were reloaded", "certificates were not reloaded; the old ones stay"
+
+    def change(authorities: bytes, *, listed: bool) -> None:
+        (certs / "ca.crl").unlink(missing_ok=True)
+        if listed:
+            (certs / "ca.crl").write_bytes((tmp_path / "next" / "ca.crl").read_bytes())
+        (certs / "ca.crt").write_bytes(authorities)
+        server.process.send_signal(signal.SIGHUP)
+
+    (certs / "ca.crt").write_bytes(both)
+    (certs / "ca.crl").write_bytes((tmp_path / "next" / "ca.crl").read_bytes())
+    with serve(certs) as server:
+        bob = Program(server.environment("bob"))
+        assert "has been revoked" in bob("list").sentence
+        change(own.certificate_pem(), listed=False)
+        server.logged(taken)
+        change(both, listed=False)
+        assert "no longer holds list 1 of next, an authority in ca.crt" in server.logged(kept)["reason"]
+        assert "does not trust the authority that signed bob.crt" in bob("list").sentence
+        change(both, listed=True)
+        server.logged(taken, 2)
+        assert "has been revoked" in bob("list").sentence
+
+
 def test_a_client_that_talks_on_gets_its_reason_too(certs: Path) -> None:
     """A close with bytes unread would be a reset, and take the reason with it."""
     with serve(certs) as server, raw(server) as sock:
