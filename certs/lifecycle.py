@@ -15,7 +15,7 @@ from certs import pem
 from certs.authority import KEY_BITS, generate_key, key_pem, open_authority
 from certs.errors import ArgumentsError, CertsError
 from certs.files import alone, check_free, install
-from certs.replaced import with_current
+from certs.replaced import at_hand, with_current
 from certs.revocation import signer
 from certs.revoke import current_list
 from certs.roles import DEFAULT_ARC, serial_text
@@ -119,7 +119,15 @@ def sign(
     ca = open_authority(directory)
     if not force:
         check_free(directory, [f"{name}.crt"])
-    certificate, notes = _certify(ca, name, strong(csr.public_key(), path), role, san, days, arc)
+    key = strong(csr.public_key(), path)
+    known = current_list(directory, ca)
+    if known and any(
+        it.public_key() == key and it.serial_number in known.revoked for it in at_hand(directory, name)
+    ):
+        raise CertsError(
+            f"{path} is for a key whose certificate was revoked: have it made again, with a new key."
+        )
+    certificate, notes = _certify(ca, name, key, role, san, days, arc)
     contents = {f"{name}.crt": _pem(certificate)}
     return Made(_put(directory, name, contents, force=force), certificate, notes)
 

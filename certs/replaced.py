@@ -26,17 +26,18 @@ def replaced(directory: Path, name: str) -> list[x509.Certificate]:
     return _good(pem.certificates(pem.read(path), path)) if os.path.lexists(path) else []
 
 
-def with_current(directory: Path, name: str) -> dict[str, bytes]:
-    """The file to write before NAME.crt is replaced, so that its certificate is remembered with the others.
-
-    Raises:
-        CertsError: what tells of the others cannot be read.
-    """
+def at_hand(directory: Path, name: str) -> list[x509.Certificate]:
+    """Those, and that in NAME.crt; each once, and none that has ended. Errors are those of `replaced`."""
     path = directory / f"{name}.crt"
     known = replaced(directory, name)
     with contextlib.suppress(CertsError):  # there is none, or nothing that a server would take
         known += _good(pem.certificates(pem.read(path), path)[:1])
-    content = b"".join(it.public_bytes(Encoding.PEM) for it in dict.fromkeys(known))
+    return list(dict.fromkeys(known))
+
+
+def with_current(directory: Path, name: str) -> dict[str, bytes]:
+    """The file to write before NAME.crt is replaced, so that what is in it is remembered with the others."""
+    content = b"".join(it.public_bytes(Encoding.PEM) for it in at_hand(directory, name))
     return {f"{name}.old": content} if content else {}
 
 

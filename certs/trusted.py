@@ -24,7 +24,7 @@ from certs.contexts import AlertingContext, server_context
 from certs.errors import CertsError
 from certs.revocation import RevocationList, authority_id, read_lists, signer
 from certs.roles import name_of, serial_text
-from certs.standing import standing
+from certs.standing import Standing, standing
 
 AUTHORITIES: Final = "ca.crt"
 LIST: Final = "ca.crl"
@@ -126,8 +126,8 @@ class TrustedSet:
         return frozenset(map(authority_id, self.authorities))
 
     @functools.cached_property
-    def standing(self) -> Mapping[bytes, datetime.datetime]:
-        """Until when each of its authorities stands; some may not."""
+    def standing(self) -> Mapping[bytes, Standing]:
+        """How its authorities stand; some may not."""
         return standing(self.authorities, self.lists)
 
     def context_at(self, now: datetime.datetime) -> AlertingContext:
@@ -156,18 +156,22 @@ class TrustedSet:
             raise _verdict(bearer, Reason.EXPIRED, "has expired")
         if bearer.authority not in self.trusted:
             raise _verdict(bearer, Reason.REVOKED, "is not signed by an authority that this server trusts")
-        until = self.standing.get(bearer.authority)
-        if until is None:
+        stands = self.standing.get(bearer.authority)
+        if stands is None:
             raise _verdict(bearer, Reason.REVOKED, "is signed by an authority that is not trusted any more")
-        if until <= now:
+        if stands.until <= now:
             raise _verdict(bearer, Reason.EXPIRED, "is signed by an authority that has expired")
         if any(it.authority == bearer.authority and bearer.serial in it.revoked for it in self.lists):
             raise _verdict(bearer, Reason.REVOKED, "has been revoked")
 
     def check_lists(self, bearer: Bearer, now: datetime.datetime) -> None:
-        """Raise NotAcceptedError if the list that tells whether a certificate was revoked has ended."""
+        """Raise NotAcceptedError if a list has ended that tells whether a certificate was revoked.
+
+        It must be one that `judge` lets pass. The lists of those above its authority count too.
+        """
+        line = self.standing[bearer.authority].line if bearer.authority else ()
         for it in self.lists:
-            if it.authority == bearer.authority and _ended(it, now):
+            if it.authority in line and _ended(it, now):
                 raise NotAcceptedError(
                     Reason.UNDECIDED,
                     "The server accepts nobody, as its list of revoked certificates has ended: its operator "

@@ -96,6 +96,20 @@ def test_who_is_revoked_is_so_with_every_certificate_that_is_good(certificates: 
     assert len(revoke(certificates, [str(certificates / "admin.crt")]).added) == 1
 
 
+def test_a_revoked_key_is_not_signed_again(certificates: Path, tmp_path: Path) -> None:
+    """As in an old request that is still about; the certificate may have been replaced meanwhile."""
+    csr = request(tmp_path, "eve", key_bits=2048)
+    sign(certificates, csr, "user")
+    revoke(certificates, ["eve"])
+    for _ in range(2):
+        with pytest.raises(CertsError, match=r"eve\.csr is for a key whose certificate was revoked: have it"):
+            sign(certificates, csr, "user", force=True)
+        fresh = request(tmp_path / "fresh", "eve", force=True, key_bits=2048)
+        sign(certificates, fresh, "user", force=True)
+    assert "eve.crt: OK" in verify(certificates, "eve")
+    assert len(revoked(certificates)) == 1
+
+
 def test_what_was_replaced_is_forgotten_once_it_has_ended(certificates: Path) -> None:
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     ended = issue_credential(authority(), "user", role=Role.USER, key=key("user"), not_before=past)

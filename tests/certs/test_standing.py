@@ -108,10 +108,32 @@ def test_what_stands_and_until_when() -> None:
     lower = made("lower", middle, days=30)
     ends = [(root, 100), (twin, 100), (middle, 100), (lower, 30)]
     found = standing([it.certificate for it, _ in reversed(ends)], [])
-    assert [found[authority_id(it.certificate)] - NOW for it, _ in ends] == [days * DAY for _, days in ends]
+    assert [found[authority_id(it.certificate)].until - NOW for it, _ in ends] == [
+        days * DAY for _, days in ends
+    ]
     # Without the root, nobody does, also where two sign each other.
     left, right = made("left", made("right")), made("right", made("left"))
     assert standing([it.certificate for it in (left, right, middle, lower)], []) == {}
+
+
+def test_the_end_of_a_list_above_lets_nobody_in(certificates: Path, tmp_path: Path) -> None:
+    """Nobody knows then whether the intermediate was revoked. One that stands without it is not concerned."""
+    root, other = made("root"), made("other")
+    middle = made("middle", root)
+    save(tmp_path / "root", ca=root)
+    revoke(tmp_path / "root", days=5)
+    lists = (tmp_path / "root" / "ca.crl").read_bytes()
+    for crossed, refused in ((made("other", root), [root, middle]), (made("middle", other), [root])):
+        trusted = trust(certificates, authority(), root, other, middle, crossed, lists=lists)
+        for ca in (authority(), root, other, middle):
+            bearer = trusted.bearer(der(ada(ca)))
+            trusted.judge(bearer, NOW + 6 * DAY)
+            trusted.check_lists(bearer, NOW)
+            if ca in refused:
+                with pytest.raises(NotAcceptedError, match="its list of revoked certificates has ended"):
+                    trusted.check_lists(bearer, NOW + 6 * DAY)
+            else:
+                trusted.check_lists(bearer, NOW + 6 * DAY)
 
 
 def test_the_end_of_an_authority_above_ends_what_is_below(certificates: Path) -> None:
