@@ -203,8 +203,8 @@ def _try_read(directory: Path, seen: SeenLists) -> TrustedSet | CertsError:
         seen.check(new)
     except CertsError as error:
         return error
-    # Whatever a parser makes of a file, the server stays up. A panic of its Rust part is not even an Exception;
-    # and nothing waits in here, so nothing is cancelled.
+    # Whatever a parser makes of a file, the server stays up. A panic of its Rust part
+    # is not even an Exception. Nothing waits in here, so nothing is cancelled.
     except BaseException as error:  # noqa: BLE001, ASYNC104
         return CertsError(f"the files cannot be read ({error!r})")
     return new
