@@ -205,8 +205,8 @@ def _try_read(directory: Path, seen: SeenLists) -> TrustedSet | CertsError:
         return error
     # Whatever a parser makes of a file, the server stays up. A panic of its Rust part
     # is not even an Exception. Nothing waits in here, so nothing is cancelled.
-    except BaseException as error:  # noqa: BLE001, ASYNC104
-        return CertsError(f"the files cannot be read ({error!r})")
+    except BaseException as error:  # noqa: BLE001, ASYNC103
+        return CertsError(f"the files cannot be read ({error!r})")  # noqa: ASYNC104
     return new
 
 
