@@ -3,8 +3,9 @@
 Theory of operation. Every second the files' stamps are compared, four stat(2) in all: that sees renames,
 links turned around and every kind of file system, which inotify does not. What has changed is read once
 it has stayed the same for a second, and taken if it fits together and did not change meanwhile; otherwise
-the old set stays. One task does all of it, so that no reload overtakes another. Dates are compared with
-the wall clock at each of these steps, so that a clock that is set is noticed within a second.
+the old set stays. One task does all of it, so that no reload overtakes another, and in threads, as a disk
+may hang. Another compares dates with the wall clock every second, so that a clock that is set is noticed,
+and who has expired is ended, whatever the disk does.
 """
 
 import datetime
@@ -114,26 +115,39 @@ class Trust:
 
     async def run(self) -> None:
         """Watch the files and the clock."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_files)
+            nursery.start_soon(self._watch_clock)
+
+    async def _watch_clock(self) -> None:
+        while True:
+            self._warn()
+            self._end_bearers()
+            await trio.sleep(POLL_SECONDS)
+
+    async def _watch_files(self) -> None:
         tried: Stamp | None = self._taken
         before = self._taken
         while True:
-            self._warn()
             with trio.move_on_after(POLL_SECONDS):
                 await self._asked.wait()
-            found = stamp(self._directory)
+            found = await self._look()
             if self._asked.is_set() or (found != tried and found == before):
                 self._asked = trio.Event()
                 done, self._done = self._done, trio.Event()
                 tried = await self._reload()
+                self._end_bearers()
                 done.set()
             before = found
-            self._end_bearers()
+
+    async def _look(self) -> Stamp:
+        return await trio.to_thread.run_sync(stamp, self._directory, abandon_on_cancel=True)
 
     async def _reload(self) -> Stamp | None:
         """Take the files if they are good; return which were looked at, or None if they changed meanwhile."""
-        found = stamp(self._directory)
+        found = await self._look()
         new = await trio.to_thread.run_sync(_try_read, self._directory, self._seen, abandon_on_cancel=True)
-        if stamp(self._directory) != found:
+        if await self._look() != found:
             return None
         if isinstance(new, CertsError):
             self._log.error("certificates were not reloaded; the old ones stay", reason=str(new))

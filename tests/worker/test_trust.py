@@ -343,26 +343,58 @@ async def test_a_connection_ends_with_its_authority(certs: Path, clock: Clock, h
         nursery.cancel_scope.cancel()
 
 
-async def test_files_that_go_on_changing_are_not_read(certs: Path, clock: Clock, heard: HeardLog) -> None:
+async def test_files_that_go_on_changing_are_not_read(
+    certs: Path, clock: Clock, heard: HeardLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is half written at each look is not looked into, so nobody is told of it."""
+    look, looks, read, reads = trust_module.stamp, 0, TrustedSet.read, 0
 
-    class Watched(Trust):
-        looks = 0
+    def counted(directory: Path, now: datetime.datetime) -> TrustedSet:
+        nonlocal reads
+        reads += 1
+        return read(directory, now)
 
-        def _end_bearers(self) -> None:  # the last thing that it does at each look
-            super()._end_bearers()
-            self.looks += 1
-            if self.looks < 10:
-                (certs / "server.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\n" + b"A" * self.looks)
-            elif self.looks == 10:
+    def changing(directory: Path) -> trust_module.Stamp:
+        nonlocal looks
+        looks += 1
+        try:
+            return look(directory)
+        finally:
+            if looks < 10:
+                (certs / "server.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\n" + b"A" * looks)
+            elif looks == 10:
                 put_back(certs, good)
 
     good = read_all(certs)
+    trust = Trust(certs, heard)
+    monkeypatch.setattr(trust_module, "stamp", changing)
+    monkeypatch.setattr(TrustedSet, "read", counted)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Watched(certs, heard).run)
+        nursery.start_soon(trust.run)
         await heard.wait(TAKEN)
         nursery.cancel_scope.cancel()
+    assert looks > 10
+    assert reads == 1
     assert KEPT not in heard.messages
+
+
+async def test_a_disk_that_hangs_holds_up_nobodys_end(
+    certs: Path, trust: Trust, heard: HeardLog, clock: Clock
+) -> None:
+    """A FIFO that nobody writes to is such a disk, and so is a network's."""
+    end = End()
+    with trust.hold(trust.admit(stored(certs, "user")), end):
+        os.mkfifo(certs / "ca.crl")
+        trust.reload()
+        with trio.fail_after(10):  # opened once the other end is, for reading
+            writer = await trio.to_thread.run_sync(
+                os.open, certs / "ca.crl", os.O_WRONLY, abandon_on_cancel=True
+            )
+        clock.ahead = 46 * DAY
+        assert (await end.wait())[0] is ErrorCode.EXPIRED
+        assert KEPT not in heard.messages
+        os.close(writer)
+        assert "no revocation list in PEM" in (await heard.wait(KEPT))["reason"]
 
 
 async def test_what_changed_while_it_was_read_is_read_again(
