@@ -14,6 +14,7 @@ from certs.roles import Role
 from client.blocking import Client
 from client.cli.exits import Exit
 from client.errors import TlsError
+from tests.certs.test_standing import made
 from tests.cli.program import Program, bare
 from tests.e2e.test_server import frame, openssl, raw, read_frame
 from tests.harness import Server, serve
@@ -181,6 +182,36 @@ def test_an_authority_that_comes_back_has_not_forgotten(certs: Path, tmp_path: P
         change(both, listed=True)
         server.logged(taken, 2)
         assert "has been revoked" in bob("list").sentence
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_revoked_intermediate_ends_the_streams_of_its_clients(
+    certs: Path, tmp_path: Path, scheme: str
+) -> None:
+    """OpenSSL would go on serving them: it looks for the numbers of clients alone."""
+    root = made("root")
+    middle = made("middle", root)
+    save(certs, bob=issue(middle, "bob", role=Role.USER, key=key("bob")))
+    save(tmp_path / "root", ca=root, middle=middle)
+    everybody = (authority(), root, middle)
+    (certs / "ca.crt").write_bytes(b"".join(it.certificate_pem() for it in everybody))
+    with serve(certs) as server, server.connect() as admin, server.connect("bob", scheme) as bob:
+        job = admin.start(["sh", "-c", SCRIPT], cwd=tmp_path)
+        kept, ended = Follower(admin, job.id), Follower(bob, job.id)
+        (tmp_path / "one").touch()
+        ended.wait(b"one")
+        revoke(tmp_path / "root", ["middle"])
+        (tmp_path / "root" / "ca.crl").rename(certs / "ca.crl")
+        server.process.send_signal(signal.SIGHUP)
+        ended.join()
+        assert isinstance(ended.error, RequestError)
+        assert ended.error.code is ErrorCode.REVOKED
+        assert "is signed by an authority that is not trusted any more" in str(ended.error)
+        assert "that is not trusted any more" in Program(server.environment("bob", scheme))("list").sentence
+        for mark in ("two", "three", "four"):
+            (tmp_path / mark).touch()
+        kept.join()
+        assert (kept.error, kept.lines) == (None, [b"one", b"two", b"three", b"four"])
 
 
 def test_a_client_that_talks_on_gets_its_reason_too(certs: Path) -> None:
