@@ -71,7 +71,8 @@ class Insider:
         sock = socket.create_connection(("127.0.0.1", self._port), timeout=10)
         return context.wrap_socket(sock, server_hostname="localhost")
 
-    def _native(self) -> tuple[ssl.SSLSocket, Connection]:
+    def native(self) -> tuple[ssl.SSLSocket, Connection]:
+        """Open a connection, up to the server's hello."""
         tls, connection = self._connect(ALPN_NATIVE), Connection(Role.CLIENT)
         while connection.next_event() is Signal.NEED_DATA:
             connection.receive_data(tls.recv(65536))
@@ -90,13 +91,13 @@ class Insider:
                 self.sent += len(data)
 
     def _pings(self) -> None:
-        tls, connection = self._native()
+        tls, connection = self.native()
         ping = connection.send(Ping(1))
         self._flood(tls, iter(lambda: ping * BATCH, b""))
 
     def _talk(self, batch: Callable[[Connection, Iterator[int]], bytes]) -> None:
         """Send batches, and read what comes; a batch when all of the last was answered."""
-        tls, connection = self._native()
+        tls, connection = self.native()
         tls.settimeout(10)
         ids = count(1)
         while time.monotonic() < self._end:
@@ -124,7 +125,7 @@ class Insider:
         self._talk(batch)
 
     def _trickle(self) -> None:
-        tls, connection = self._native()
+        tls, connection = self.native()
         for number in count(1):
             for byte in connection.send(Request(number, "query", {"id": self._job})):
                 if time.monotonic() > self._end:
