@@ -4,7 +4,7 @@ README has them all in a table, and says what a client is told that meets one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Final
 
 from cyclopts import Parameter, Token
@@ -43,9 +43,11 @@ class Bounds:
         How many clients may be connected.
     max_connections_per_identity:
         How many connections one identity, the name in its certificate, may have of them.
+    max_waiting:
+        How many connections may wait for their TLS handshake, or for their first message; past that,
+        the address that has most of them loses its oldest.
     max_handshakes:
-        How many connections may be short of their hello; past that, the address that has most
-        of them loses its oldest.
+        How many may be between the beginning of their handshake and their hello; past that, likewise.
     handshake_timeout:
         Seconds that a connection may take up to its hello.
     max_requests:
@@ -62,6 +64,7 @@ class Bounds:
 
     max_connections: int = 1024
     max_connections_per_identity: int = 256
+    max_waiting: int = 8192
     max_handshakes: int = 512
     handshake_timeout: float = 10.0
     max_requests: int = 256
@@ -85,14 +88,13 @@ class Bounds:
         Jobs get what they need first, but never more than half.
         """
         jobs = min(self.max_jobs * JOB_DESCRIPTORS, descriptors // 2)
-        room = max(2, descriptors - OWN_DESCRIPTORS - jobs)
-        if self.max_connections + self.max_handshakes <= room:
+        room = max(3, descriptors - OWN_DESCRIPTORS - jobs)
+        if self.max_connections + self.max_handshakes + self.max_waiting <= room:
             return self
-        handshakes = max(1, min(self.max_handshakes, room // 3))
-        return Bounds(
-            **{field.name: getattr(self, field.name) for field in fields(self)}
-            | {"max_handshakes": handshakes, "max_connections": min(self.max_connections, room - handshakes)}
-        )
+        handshakes = max(1, min(self.max_handshakes, room // 6))
+        connections = max(1, min(self.max_connections, room // 2))
+        waiting = max(1, min(self.max_waiting, room - handshakes - connections))
+        return replace(self, max_waiting=waiting, max_handshakes=handshakes, max_connections=connections)
 
 
 DEFAULTS: Final = Bounds()

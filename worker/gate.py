@@ -1,15 +1,19 @@
 """Owns how many connections there are: those short of their hello, and those of each identity past it.
 
 Theory of operation. Who has not got its hello yet may be anybody, so there the newest always gets in,
-and the source address that has most of them loses its oldest: a flood pushes out itself. Whoever has
-proved who it is stays; what is too many then is refused with the reason.
+and the source address that has most of them loses its oldest: a flood pushes out itself. Those that wait
+for their handshake, which cost a descriptor, are counted apart from those whose handshake is under way,
+which cost 100 KB, and push out none of them. So many may wait that an ordinary flood finds room and sits
+there: to drop what comes again at once costs more than to keep it. Whoever has proved who it is stays; what
+is too many then is refused with the reason.
 """
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
 import trio
@@ -17,7 +21,9 @@ import trio
 from wire.errors import ErrorCode, RequestError
 
 from .bounds import Bounds
+from .handshake import HandshakeQueue
 from .log import Log
+from .pool import Pool
 from .tally import Tally
 from .turns import Turns
 
@@ -27,26 +33,29 @@ _IPV6_PREFIX = 64
 _LATE_AT_ONCE = 16
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Visit:
     """One connection, from its accept to its end.
 
     Args:
+        peer: where it comes from, as HOST:PORT.
         source: whose it is, as long as nothing else is known of it.
-        scope: around all that is done for it.
         until: when its hello is due, by Trio's clock.
     """
 
+    peer: str
     source: str
-    scope: trio.CancelScope
     until: float
     dropped: bool = False
     late: bool = False
+    #: Ends it, wherever it is on its way.
+    end: Callable[[], object] = field(default=lambda: None, init=False)
+    pool: "Pool[Visit] | None" = field(default=None, init=False)
     identity: str | None = field(default=None, init=False)
 
 
 class Gate:
-    """Every connection of a server. `turns` is for the costly steps that come before the hello.
+    """Every connection of a server. `handshakes` is for the costly steps up to the hello, `turns` for others.
 
     `run` it: it ends those that take too long, a few at a time, as a thousand at once would hold others up.
 
@@ -58,41 +67,49 @@ class Gate:
     def __init__(self, bounds: Bounds, log: Log) -> None:
         self._bounds = bounds
         self.turns = Turns()
-        #: By source, the oldest first; a dict is an ordered set.
-        self._short: dict[str, dict[Visit, None]] = {}
-        #: All of them, the oldest first.
+        self.handshakes = HandshakeQueue()
+        self._waiting: Pool[Visit] = Pool()
+        self._begun: Pool[Visit] = Pool()
+        #: All that are short of their hello, the oldest first; a dict is an ordered set.
         self._arrived: dict[Visit, None] = {}
         self._some = trio.Event()
         self._closed = False
         self._inside: Counter[str] = Counter()
         self._dropped = Tally(log, "handshakes were dropped: there are more than --max-handshakes")
+        self._pushed_out = Tally(log, "connections were dropped: there are more than --max-waiting")
         self._refused = Tally(log, "connections were refused: there are too many")
 
-    def arrive(self, host: str) -> Visit:
+    def arrive(self, host: str, port: int = 0) -> Visit:
         """Count a connection that was accepted; for one more than there may be, another is dropped.
 
         Args:
             host: the address that it comes from.
+            port: its port there.
         """
-        if len(self._arrived) >= self._bounds.max_handshakes:
-            self.drop_oldest()
-        scope = trio.CancelScope()
-        visit = Visit(source_of(host), scope, trio.current_time() + self._bounds.handshake_timeout)
-        self._short.setdefault(visit.source, {})[visit] = None
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        visit = Visit(peer, source_of(host), trio.current_time() + self._bounds.handshake_timeout)
         self._arrived[visit] = None
         self._some.set()
+        self._put(visit, self._waiting)
         if self._closed:
             self._drop(visit)
         return visit
+
+    def begin(self, visit: Visit) -> None:
+        """Count a connection among those whose handshake is under way."""
+        self._put(visit, self._begun)
 
     @contextmanager
     def attend(self, visit: Visit) -> Iterator[None]:
         """Stand around all that is done for a connection that arrived, to its end."""
         try:
-            with visit.scope:
+            with trio.CancelScope() as scope:
+                visit.end = scope.cancel
+                if visit.dropped:
+                    scope.cancel()
                 yield
         finally:
-            self._forget(visit)
+            self.forget(visit)
             if visit.identity is not None:
                 self._inside[visit.identity] -= 1
                 if not self._inside[visit.identity]:
@@ -116,7 +133,8 @@ class Gate:
                 "run with a larger --max-connections-per-identity."
             )
         else:
-            self._forget(visit)
+            self.forget(visit)
+            self.handshakes.know(visit.source)
             self._inside[identity] += 1
             visit.identity = identity
             return
@@ -135,17 +153,16 @@ class Gate:
                 if visit.until <= trio.current_time():
                     visit.late = True
                     self._drop(visit)
-            if not self._arrived:
+            while not self._arrived:  # one may arrive and end in the same step
                 self._some = trio.Event()
                 await self._some.wait()
             await trio.sleep_until(next(iter(self._arrived)).until)
 
     def drop_oldest(self) -> None:
         """Drop the oldest connection of the source that has most of those short of their hello, if any."""
-        if self._short:
-            source = max(self._short, key=lambda source: len(self._short[source]))
-            self._drop(next(iter(self._short[source])))
-            self._dropped.add(source=source)
+        victim = self._waiting.victim() or self._begun.victim()
+        if victim is not None:
+            self._drop(victim)
 
     def drop_all(self) -> None:
         """Drop every connection short of its hello, and those that come yet: the server ends."""
@@ -154,19 +171,29 @@ class Gate:
             self._drop(visit)
 
     def _drop(self, visit: Visit) -> None:
-        self._forget(visit)
+        self.forget(visit)
         visit.dropped = True
-        visit.scope.cancel()
+        visit.end()
 
-    def _forget(self, visit: Visit) -> None:
-        queue = self._short.get(visit.source, {})
-        if visit in queue:
-            del queue[visit]
+    def _put(self, visit: Visit, pool: Pool[Visit]) -> None:
+        most = self._bounds.max_handshakes if pool is self._begun else self._bounds.max_waiting
+        if len(pool) >= most and (victim := pool.victim()) is not None:
+            (self._dropped if pool is self._begun else self._pushed_out).add(source=victim.source)
+            self._drop(victim)
+        if visit.pool is not None:
+            visit.pool.discard(visit.source, visit)
+        visit.pool = pool
+        pool.add(visit.source, visit)
+
+    def forget(self, visit: Visit) -> None:
+        """Count a connection no longer among those short of their hello."""
+        if visit.pool is not None:
+            visit.pool.discard(visit.source, visit)
+            visit.pool = None
             del self._arrived[visit]
-            if not queue:
-                del self._short[visit.source]
 
 
+@lru_cache(maxsize=4096)
 def source_of(host: str) -> str:
     """What counts as one source: an IPv4 address, or the network of an IPv6 address."""
     try:

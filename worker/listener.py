@@ -1,9 +1,10 @@
 """Owns the way from an accepted TCP connection to a session: TLS, the certificate's role, the transport."""
 
-import contextlib
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from typing import TypeAlias
 
 import trio
@@ -14,18 +15,17 @@ from certs.trusted import Bearer
 from wire.errors import ErrorCode, RequestError
 from wire.trio_stream import ByteStream
 
-from .audit import Event, Outcome, Trail
+from .audit import Trail
+from .fate import Failures, Fate
 from .gate import Gate, Visit
+from .handshake import Handshake, Sips, Turn
 from .log import Log
 from .session import reason_of, refuse
 from .trust import Trust
-from .turns import Turns
 from .websocket import ServerWebSocket
 
 #: Longest orderly close, in seconds.
 CLOSE_DEADLINE = 2.0
-#: The most bytes that OpenSSL gets at a time.
-SIP_BYTES = 4 * 1024
 #: How long a refused client may take to read why, in seconds.
 REFUSAL_DEADLINE = 1.0
 #: A client that vanished without a word is found out by the kernel: first probe, interval, probes, and
@@ -55,37 +55,6 @@ def acknowledged_bytes(tcp: trio.SocketStream) -> int:
     return int.from_bytes(info[_ACKED_AT : _ACKED_AT + 8], sys.byteorder)
 
 
-class _Sips(trio.abc.Stream):
-    """A stream whose reader, OpenSSL, gets little at a time, and in a handshake each in a turn.
-
-    What it then does is costly: a handshake's step takes milliseconds, and 64 KiB of KeyUpdate messages,
-    which it takes as one step, 150. It is made in a turn, so the first time it has one.
-    """
-
-    def __init__(self, stream: trio.SocketStream, turns: Turns, source: str) -> None:
-        self._stream = stream
-        self._turns = turns
-        self._source = source
-        self._first = True
-        self.handshaking = True
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._stream.receive_some(SIP_BYTES)
-        if self.handshaking and not self._first:
-            await self._turns.take(self._source)
-        self._first = False
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
 class Door:
     """What every connection passes on its way in.
 
@@ -93,16 +62,20 @@ class Door:
         trust: the certificates in force.
         arc: the OID below which roles are numbered.
         gate: counts connections, and bounds the time up to the hello.
+        failures: counts those that come to nothing.
         log: the server's log.
     """
 
-    def __init__(self, trust: Trust, arc: str, gate: Gate, log: Log) -> None:
+    def __init__(self, trust: Trust, arc: str, gate: Gate, failures: Failures, log: Log) -> None:
         self.trust = trust
         self.arc = arc
         self.gate = gate
+        self.failures = failures
         self.log = log
 
-    async def let_in(self, tcp: trio.SocketStream, visit: Visit, trail: Trail, serve: Serve) -> None:
+    async def let_in(
+        self, tcp: trio.SocketStream, visit: Visit, turn: Turn, trail: Trail, serve: Serve
+    ) -> None:
         """Take one TCP connection through TLS, the role and its transport to `serve`, and close it.
 
         Never raises for what a peer does: it is logged, and that connection ends.
@@ -110,86 +83,62 @@ class Door:
         Args:
             tcp: the accepted connection.
             visit: the gate's view of it.
+            turn: for the first step of its handshake, for which the bytes have come.
             trail: its audit trail.
             serve: called with the transport, the client's identity and what its certificate is worth once all
                 are known; it must begin to hold the connection before it awaits anything.
         """
-        entry = _Entry(self, tcp, visit, trail, serve)
+        fate = Fate(self.failures, visit, trail)
         try:
             with self.gate.attend(visit):
-                await entry.begin()
-            if visit.late:
-                entry.fail("it took too long")
-            elif visit.dropped:
-                entry.failed("there were too many, or the server ended")
+                await _Entry(self, tcp, visit, fate, serve).begin(turn)
+            fate.left()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
-            entry.cut(reason_of(errors))
+            fate.cut(reason_of(errors))
         except* Exception:  # one connection must never end the server
-            self.log.exception("a connection failed", peer=entry.peer)
-            entry.failed("the server failed; see its log")
+            self.log.exception("a connection failed", peer=visit.peer)
+            fate.failed("the server failed; see its log")
         finally:
             await trio.aclose_forcefully(tcp)
+
+    def lose(self, visit: Visit, trail: Trail, reason: str) -> None:
+        """Tell of a connection that ended before its handshake began: that it was dropped, or this reason."""
+        fate = Fate(self.failures, visit, trail)
+        if visit.dropped:
+            fate.left()
+        else:
+            fate.cut(reason)
 
 
 class _Entry:
     """One connection on its way in."""
 
-    def __init__(self, door: Door, tcp: trio.SocketStream, visit: Visit, trail: Trail, serve: Serve) -> None:
-        self.peer = peer_address(tcp)
+    def __init__(self, door: Door, tcp: trio.SocketStream, visit: Visit, fate: Fate, serve: Serve) -> None:
         self._door = door
         self._tcp = tcp
         self._visit = visit
-        self._trail = trail
+        self._fate = fate
         self._serve = serve
-        self._told = False  # what became of it: it was denied, failed, or has a session that tells
 
-    def fail(self, reason: str) -> None:
-        """Tell that there is no session, because the peer did not do what opens one."""
-        if not self._told:
-            self._door.log.warning("a peer made no usable handshake", peer=self.peer, reason=reason)
-        self.failed(reason)
-
-    def cut(self, reason: str) -> None:
-        """Tell that the connection is gone."""
-        self._door.log.info("a connection was cut", peer=self.peer, reason=reason)
-        self.failed(f"it was cut: {reason}")
-
-    def failed(self, reason: str) -> None:
-        """Record that there is no session, unless it is recorded already what became of it."""
-        if not self._told:
-            self._told = True
-            self._trail.record(Event.HANDSHAKE_FAILED, Outcome.FAILED, cause=reason)
-
-    async def begin(self) -> None:
+    async def begin(self, turn: Turn) -> None:
         """Make the TLS handshake, and go on if it succeeds."""
         door = self._door
-        # Who says nothing costs no more than this, and who is dropped before its turn neither.
-        await trio.lowlevel.wait_readable(self._tcp.socket)
-        await door.gate.turns.take(self._visit.source)
         for level, option, value in KEEPALIVE:
             self._tcp.setsockopt(level, option, value)
-        context = door.trust.context
-        tls = trio.SSLStream(_Sips(self._tcp, door.gate.turns, self._visit.source), context, server_side=True)
-        outgoing = context.last_outgoing  # in the same step, before another connection takes its place
-        try:
+        handshake = Handshake(self._tcp, door.trust.context, door.gate.handshakes, self._visit.source)
+        with closing(handshake):
             try:
-                await tls.do_handshake()
-            except trio.BrokenResourceError as error:
-                reason = str(error.__cause__ or error)
-                self._door.log.warning("a TLS handshake was refused", peer=self.peer, reason=reason)
-                self.failed(reason)
-                if outgoing is not None:
-                    await _send_alert(self._tcp, outgoing.read())
+                await handshake.run(turn)
+            except ssl.SSLError as error:
+                self._fate.refused(str(error))
+                await _send_alert(self._tcp, handshake.alert)
             else:
-                await self._go_on(tls)
-        finally:
-            # An SSLStream refers to itself; without this, its 100 KB would wait for the garbage collector.
-            vars(tls).clear()
+                await self._go_on(handshake.stream)
 
-    async def _go_on(self, tls: trio.SSLStream[_Sips]) -> None:
+    async def _go_on(self, tls: trio.SSLStream[Sips]) -> None:
         # Now, as a connection that is cut meanwhile no longer tells.
+        await tls.do_handshake()  # it is done, and the stream learns of it
         certificate = tls.getpeercert(binary_form=True)
-        tls.transport_stream.handshaking = False
         if tls.selected_alpn_protocol() == ALPN_NATIVE:
             await self._enter(tls, certificate)
         else:
@@ -199,33 +148,28 @@ class _Entry:
                 with trio.move_on_after(CLOSE_DEADLINE):
                     await websocket.aclose()
                 return
-            self._deny(self._trail, websocket.refusal)
+            self._fate.denied(self._fate.trail, websocket.refusal)
         with trio.move_on_after(CLOSE_DEADLINE):
             await tls.aclose()
 
     async def _enter(self, stream: ByteStream, certificate: bytes) -> None:
         """Serve who may come in; tell the others why not."""
         door = self._door
-        trail = self._trail
+        trail = self._fate.trail
         try:
             identity = identity_of(certificate, door.arc)
             trail = trail.about(identity=identity.name, serial=identity.serial)
             bearer = door.trust.admit(certificate)
             door.gate.admit(self._visit, identity.name)
         except RoleError as error:
-            self._deny(trail.about(identity=error.name, serial=error.serial), str(error))
+            self._fate.denied(trail.about(identity=error.name, serial=error.serial), str(error))
             await _refuse(stream, ErrorCode.DENIED, _sentence(error))
         except RequestError as error:
-            self._deny(trail, error.message)
+            self._fate.denied(trail, error.message)
             await _refuse(stream, error.code, error.message)
         else:
-            self._told = True
+            self._fate.told = True
             await self._serve(stream, identity, bearer)
-
-    def _deny(self, trail: Trail, reason: str) -> None:
-        self._told = True
-        self._door.log.warning("denied", peer=self.peer, reason=reason)
-        trail.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=reason)
 
 
 async def _refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
@@ -240,20 +184,11 @@ async def _send_alert(tcp: trio.SocketStream, alert: bytes) -> None:
     Closing while bytes of the peer are unread would reset the connection and take the alert with it.
     """
     await trio.lowlevel.checkpoint()
-    with trio.move_on_after(REFUSAL_DEADLINE), contextlib.suppress(trio.BrokenResourceError):
+    with trio.move_on_after(REFUSAL_DEADLINE), suppress(trio.BrokenResourceError):
         await tcp.send_all(alert)
         await tcp.send_eof()
         while await tcp.receive_some(65536):
             pass
-
-
-def peer_address(tcp: trio.SocketStream) -> str:
-    """Where a connection comes from, as HOST:PORT."""
-    try:
-        host, port = tcp.socket.getpeername()[:2]
-    except OSError:
-        return "gone"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _sentence(error: Exception) -> str:

@@ -31,9 +31,12 @@ from wire.trio_stream import ByteStream
 from .accept import accept_forever
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import Bounds
+from .fate import Failures
 from .gate import Gate, Visit
+from .handshake import Turn
 from .hierarchy import open_hierarchies
-from .listener import Door, acknowledged_bytes, peer_address
+from .listener import Door, acknowledged_bytes
+from .lobby import Lobby
 from .log import Log
 from .notify import Notifier
 from .protect import protect
@@ -120,6 +123,7 @@ class Server:
                 files=most,
                 max_connections=self._bounds.max_connections,
                 max_handshakes=self._bounds.max_handshakes,
+                max_waiting=self._bounds.max_waiting,
             )
 
     async def run(self) -> None:
@@ -177,10 +181,17 @@ class Server:
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall
         gate = Gate(self._bounds, self._log)
-        door = Door(self._trust, self._config.arc, gate, self._log)
+        failures = Failures(self._log, self._trail)
+        door = Door(self._trust, self._config.arc, gate, failures, self._log)
 
-        async def handle(tcp: trio.SocketStream, visit: Visit) -> None:
-            trail = self._trail.about(connection=next(self._connections), peer=peer_address(tcp))
+        def trail_of(visit: Visit) -> Trail:
+            return self._trail.about(connection=next(self._connections), peer=visit.peer)
+
+        def lose(visit: Visit, reason: str) -> None:
+            door.lose(visit, trail_of(visit), reason)
+
+        async def handle(tcp: trio.SocketStream, visit: Visit, turn: Turn) -> None:
+            trail = trail_of(visit)
 
             async def serve(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
                 # A client that reads nothing closes its window, which the kernel takes for a vanished host.
@@ -205,14 +216,17 @@ class Server:
                 finally:
                     self._sessions.discard(session)
 
-            await door.let_in(tcp, visit, trail, serve)
+            await door.let_in(tcp, visit, turn, trail, serve)
 
         async with trio.open_nursery() as giving:
+            giving.start_soon(failures.run)
             giving.start_soon(gate.run)  # turns are for those who are in, too, until the last has left
             async with trio.open_nursery() as sessions:
+                lobby = Lobby(gate, handle, lose, sessions)
                 async with trio.open_nursery() as accepting:
+                    accepting.start_soon(lobby.run)
                     for listener in listeners:
-                        accepting.start_soon(accept_forever, listener, handle, sessions, gate, self._log)
+                        accepting.start_soon(accept_forever, listener, lobby, gate, self._log)
                         host, port = listener.socket.getsockname()[:2]
                         self._log.info("listening", host=host, port=port)
                         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.abuse.figures import FLOOD, INSIDERS, flood, insider
+from tests.abuse.figures import ALONE, FLOOD, INSIDERS, flood, insider
 from tests.harness import serve
 
 
@@ -16,9 +16,12 @@ def main(seconds: float) -> None:
         command = [sys.executable, "-m", "client.cli", "certs", "init", "--dir", str(certs)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with serve(certs) as server:
-            _say(f"5,000 connections ({', '.join(FLOOD)}): {flood(server, seconds)}")
-        with serve(certs, "--max-handshakes", "6000", "--handshake-timeout", "60") as server:
-            _say(f"the same, all of them held open: {flood(server, seconds)}")
+            _say(f"one connection that says nothing: {flood(server, seconds, 'silent=1')}")
+        for kinds in (FLOOD, *ALONE):
+            with serve(certs) as server:
+                _say(f"5,000 connections ({', '.join(kinds)}): {flood(server, seconds, *kinds)}")
+        with serve(certs, "--max-waiting", "512") as server:
+            _say(f"5,000, opened again whenever they are cut (--max-waiting 512): {flood(server, seconds)}")
         for kind in INSIDERS:
             with serve(certs) as server:
                 _say(f"a client with a certificate, {kind}: {insider(server, kind, seconds)}")

@@ -3,17 +3,17 @@
 import os
 import resource
 import socket
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.abuse.figures import INSIDERS, flood, insider
+from tests.abuse.attack import client_hello
+from tests.abuse.figures import INSIDERS, flood, insider, processor_seconds
 from tests.harness import Server, eventually, serve
 from wire.errors import ErrorCode, RequestError
 
@@ -34,10 +34,58 @@ def attacked(shared_certificates: Path) -> Iterator[Server]:
 def test_five_thousand_that_stall_trickle_and_talk_nonsense(attacked: Server) -> None:
     figures = flood(attacked, 4)
     assert quick(figures.queries), figures
-    assert statistics.median(figures.connects) < 2, figures
+    assert quick(figures.connects), figures
     assert figures.told["made"] >= 5000
     assert figures.after - figures.before < 150 * MEBIBYTE, figures
-    assert attacked.logged("handshakes were dropped: there are more than --max-handshakes")
+
+
+def _stalled(kind: str) -> tuple[bytes, list[bytes]]:
+    """What one of a flood says first, and then a byte at a time."""
+    hello = client_hello()
+    return {
+        "silent": (b"", []),
+        "hello": (hello, []),
+        "trickle": (hello[:5], [hello[place : place + 1] for place in range(5, 60)]),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["silent", "hello", "trickle"])
+def test_a_newcomer_gets_in_where_all_places_are_taken_by_its_own_address(
+    shared_certificates: Path, kind: str
+) -> None:
+    flags = ("--max-waiting", "64", "--max-handshakes", "64", "--handshake-timeout", "3600")
+    with serve(shared_certificates, *flags) as server, ExitStack() as stack:
+        first, more = _stalled(kind)
+        socks = []
+        for _ in range(200):
+            socks.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+            with suppress(OSError):  # it may be cut already
+                socks[-1].sendall(first)
+        assert server.logged(
+            "handshakes were dropped: there are more than --max-handshakes"
+            if kind == "hello"
+            else "connections were dropped: there are more than --max-waiting"
+        )
+        for byte in more or [b""]:
+            for sock in socks:
+                with suppress(OSError):
+                    sock.sendall(byte)
+            with server.connect() as client:
+                assert list(client.list()) == []
+        open_yet = [sock for sock in socks if _is_open(sock)]
+        assert 50 <= len(open_yet) <= 128  # others lost their place, and as few as need be
+
+
+def _is_open(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        while sock.recv(65536):
+            pass
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        pass
+    return False
 
 
 @pytest.mark.parametrize("kind", INSIDERS)
@@ -123,20 +171,15 @@ def test_accept_without_descriptors_neither_ends_nor_spins(shared_certificates: 
         for _ in range(20):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         assert server.logged("a connection could not be accepted")["reason"] == "Too many open files"
-        before = _processor_seconds(pid)
+        before = processor_seconds(pid)
         began = time.monotonic()
         while time.monotonic() - began < 1:
             client.list()
             time.sleep(0.05)
-        assert _processor_seconds(pid) - before < 0.5
+        assert processor_seconds(pid) - before < 0.5
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
         with server.connect() as other:
             other.list()
         assert (
             len([line for line in server.log if line["message"] == "a connection could not be accepted"]) == 1
         )
-
-
-def _processor_seconds(pid: int) -> float:
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

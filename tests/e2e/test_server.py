@@ -245,17 +245,18 @@ def openssl(server: Server, *flags: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_strangers_get_a_tls_alert_that_says_why(server: Server, tmp_path: Path) -> None:
+def test_strangers_get_a_tls_alert_that_says_why(shared_certificates: Path, tmp_path: Path) -> None:
     foreign = make_directory(tmp_path / "foreign")
     save(foreign, admin=issue(authority("another CA"), "admin", key=key("admin")))
 
     def as_(folder: Path) -> list[str]:
         return ["-cert", str(folder / "admin.crt"), "-key", str(folder / "admin.key")]
 
-    assert "alert certificate required" in openssl(server)
-    assert "alert protocol version" in openssl(server, "-tls1_2", *as_(server.certs))
-    assert "alert unknown ca" in openssl(server, *as_(foreign))
-    eventually(lambda: server.logged("a TLS handshake was refused", 3), "the refusals in the log")
+    with serve(shared_certificates) as server:  # one to which nobody else is a stranger
+        assert "alert certificate required" in openssl(server)
+        assert "alert protocol version" in openssl(server, "-tls1_2", *as_(server.certs))
+        assert "alert unknown ca" in openssl(server, *as_(foreign))
+        eventually(lambda: server.logged("a TLS handshake was refused", 3), "the refusals in the log")
 
 
 @pytest.mark.parametrize("scheme", ["", "wss://"])

@@ -25,10 +25,13 @@ from worker.accept import accept_forever
 from worker.audit import NO_TRAIL
 from worker.blocks import Chunk
 from worker.bounds import DEFAULTS
+from worker.fate import Failures
 from worker.gate import Gate, Visit
+from worker.handshake import Turn
 from worker.hierarchy import open_hierarchies
 from worker.job import Job
 from worker.listener import Door
+from worker.lobby import Lobby
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
 from worker.registry import Registry
@@ -304,16 +307,16 @@ class Port:
         self.gate = Gate(DEFAULTS, world.log)
         self._world = world
         self._trust = Trust(world.certs, world.log)
-        self._door = Door(self._trust, DEFAULT_ARC, self.gate, world.log)
+        self._door = Door(self._trust, DEFAULT_ARC, self.gate, Failures(world.log, NO_TRAIL), world.log)
 
-    async def handle(self, tcp: trio.SocketStream, visit: Visit) -> None:
+    async def handle(self, tcp: trio.SocketStream, visit: Visit, turn: Turn) -> None:
         async def serve(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
             world = self._world
             session = Session(stream, identity, world.registry, world.log, "test", turns=self.gate.turns)
             with self._trust.hold(bearer, session.end):
                 await session.run()
 
-        await self._door.let_in(tcp, visit, NO_TRAIL, serve)
+        await self._door.let_in(tcp, visit, turn, NO_TRAIL, serve)
 
 
 @asynccontextmanager
@@ -323,7 +326,9 @@ async def listening(world: World) -> AsyncIterator[str]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(port.gate.run)
-        nursery.start_soon(accept_forever, listener, port.handle, nursery, port.gate, world.log)
+        lobby = Lobby(port.gate, port.handle, lambda visit, reason: None, nursery)
+        nursery.start_soon(lobby.run)
+        nursery.start_soon(accept_forever, listener, lobby, port.gate, world.log)
         yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
@@ -342,9 +347,11 @@ async def _connection(world: World, cancelling: Cancelling, scheme: str) -> None
     async with listener, trio.open_nursery() as nursery:
         nursery.start_soon(client)
         nursery.start_soon(port.gate.run)
-        tcp = await listener.accept()
-        with cancelling:
-            await port.handle(tcp, port.gate.arrive("127.0.0.1"))
+        async with await listener.accept() as tcp:
+            with cancelling:
+                await trio.lowlevel.wait_readable(tcp.socket)  # the lobby's part
+                with await port.gate.handshakes.wait_turn("127.0.0.1") as turn:
+                    await port.handle(tcp, port.gate.arrive("127.0.0.1"), turn)
         nursery.cancel_scope.cancel()
     await assert_untouched(world)
 

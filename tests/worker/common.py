@@ -68,3 +68,16 @@ def descriptors(pid: int | str = "self") -> set[str]:
 def directories(hierarchies: Hierarchies) -> list[Path]:
     """The jobs' directories in every hierarchy."""
     return [path for base in hierarchies.bases for path in base.iterdir() if path.is_dir()]
+
+
+class Woken(trio.abc.Instrument):
+    """Which tasks ran, but for the test's."""
+
+    def __init__(self) -> None:
+        self.tasks: set[str] = set()
+        self._own = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Called by Trio."""
+        if task is not self._own:
+            self.tasks.add(task.name)

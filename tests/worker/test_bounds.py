@@ -37,9 +37,9 @@ def test_what_makes_no_sense_is_told_with_its_flag(bounds: Bounds, flag: str) ->
 @pytest.mark.parametrize("descriptors", [64, 128, 256, 1024, 4096, 20_000])
 def test_connections_leave_descriptors_for_jobs(descriptors: int) -> None:
     bounds = DEFAULTS.fit(descriptors)
-    connections = bounds.max_connections + bounds.max_handshakes
-    assert connections <= max(2, descriptors // 2)
-    assert connections >= 2
+    connections = bounds.max_connections + bounds.max_handshakes + bounds.max_waiting
+    assert connections <= max(3, descriptors // 2)
+    assert min(bounds.max_connections, bounds.max_handshakes, bounds.max_waiting) >= 1
     left = descriptors - connections
     assert left >= min(DEFAULTS.max_jobs * JOB_DESCRIPTORS, descriptors // 2) or descriptors < 200
 

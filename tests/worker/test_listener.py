@@ -6,10 +6,8 @@ import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
-import pytest
 import trio
 import trio.testing
 
@@ -21,8 +19,11 @@ from wire.trio_stream import ByteStream
 from worker.accept import accept_forever
 from worker.audit import NO_TRAIL
 from worker.bounds import DEFAULTS
+from worker.fate import Failures
 from worker.gate import Gate, Visit
-from worker.listener import SIP_BYTES, Door, _Sips
+from worker.handshake import Turn
+from worker.listener import Door
+from worker.lobby import Lobby
 from worker.trust import Trust
 
 
@@ -35,12 +36,18 @@ class World:
         self._certs = certs
         self._trust = trust
         self.port = 0
+        self.lost: list[tuple[Visit, str]] = []
 
-    async def handle(self, tcp: trio.SocketStream, visit: Visit) -> None:
+    async def handle(self, tcp: trio.SocketStream, visit: Visit, turn: Turn) -> None:
         async def greet(stream: ByteStream, identity: Identity, bearer: Bearer) -> None:
             await stream.send_all(identity.name.encode())
 
-        await Door(self._trust, DEFAULT_ARC, self.gate, self.log).let_in(tcp, visit, NO_TRAIL, greet)
+        await Door(self._trust, DEFAULT_ARC, self.gate, Failures(self.log, NO_TRAIL), self.log).let_in(
+            tcp, visit, turn, NO_TRAIL, greet
+        )
+
+    def lose(self, visit: Visit, reason: str) -> None:
+        self.lost.append((visit, reason))
 
     def greeted(self) -> bytes:
         """Connect as the admin, in a thread."""
@@ -58,7 +65,9 @@ async def listening(certs: Path, log: KeptLog, trust: Trust) -> AsyncIterator[Wo
     world.port = listener.socket.getsockname()[1]
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept_forever, listener, world.handle, nursery, world.gate, log)
+            lobby = Lobby(world.gate, world.handle, world.lose, nursery)
+            nursery.start_soon(lobby.run)
+            nursery.start_soon(accept_forever, listener, lobby, world.gate, log)
             yield world
             nursery.cancel_scope.cancel()
 
@@ -68,28 +77,6 @@ async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110
         await trio.sleep(0.001)
     await trio.lowlevel.checkpoint()
-
-
-async def test_each_step_of_a_handshake_takes_a_turn(
-    shared_certificates: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns: list[str] = []
-    async with listening(shared_certificates, log, Trust(shared_certificates, log)) as world:
-        take = world.gate.turns.take
-
-        async def counted(source: str) -> None:
-            turns.append(source)
-            await take(source)
-
-        monkeypatch.setattr(world.gate.turns, "take", counted)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(trio.to_thread.run_sync, world.greeted, abandon_on_cancel=True))
-            await until(lambda: bool(turns))
-            await trio.testing.wait_all_tasks_blocked()
-            assert turns == ["127.0.0.1"]  # nobody gives turns, so it goes no further
-            nursery.start_soon(world.gate.run)
-            await until(lambda: len(turns) > 1)
-            nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_that_has_ended_leaves_no_tls_state_for_the_collector(
@@ -120,15 +107,3 @@ async def test_a_connection_that_has_ended_leaves_no_tls_state_for_the_collector
             nursery.cancel_scope.cancel()
     finally:
         gc.enable()
-
-
-async def test_openssl_gets_little_at_a_time() -> None:
-    here, there = socket.socketpair()
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(here))
-    with there, trio.fail_after(5):
-        there.sendall(bytes(3 * SIP_BYTES))
-        sips = _Sips(stream, Gate(DEFAULTS, KeptLog()).turns, "a")
-        assert len(await sips.receive_some()) == SIP_BYTES
-        sips.handshaking = False
-        assert len(await sips.receive_some(65536)) == SIP_BYTES
-        await sips.aclose()

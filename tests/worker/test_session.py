@@ -394,9 +394,9 @@ async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
             await peer.receive()
             await peer.send(Request(1, "list"))
             await trio.testing.wait_all_tasks_blocked()
-            assert list(turns._waiting) == ["bob"]
+            assert list(turns._line._waiting) == [(False, "bob")]
             await client_end.aclose()
-    assert not turns._waiting
+    assert not turns._line._waiting
 
 
 # --- errors
