@@ -16,30 +16,6 @@ ALPN_NATIVE: Final = "worker.v1"
 ALPN_HTTP: Final = "http/1.1"
 
 
-class AlertingContext(ssl.SSLContext):
-    """A server's context that remembers where the last connection wrapped in it puts its outgoing bytes.
-
-    When a handshake fails, OpenSSL writes the TLS alert that says why into the outgoing MemoryBIO, but
-    trio.SSLStream raises without sending it, and the peer would see a bare end of file. So the listener reads
-    `last_outgoing` right after it constructs an SSLStream, in the same synchronous step, where no other
-    connection can have come between; if the handshake then fails, it sends what is left in there, so that
-    peers get a real alert.
-    """
-
-    last_outgoing: ssl.MemoryBIO | None = None
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        self.last_outgoing = outgoing
-        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-
-
 def default_directory() -> Path:
     """Where certificates are looked for when nothing names a directory.
 
@@ -58,7 +34,7 @@ def default_directory() -> Path:
     return base / "worker-service" / "certs"
 
 
-def server_context(directory: Path) -> AlertingContext:
+def server_context(directory: Path) -> ssl.SSLContext:
     """The server's side of mutual TLS 1.3, from ``ca.crt``, ``server.crt`` and ``server.key``.
 
     A peer that offers none of our protocols is not refused in the handshake (CPython does not let a server do
@@ -67,7 +43,7 @@ def server_context(directory: Path) -> AlertingContext:
     Raises:
         ContextError: a file is missing, unreadable or not what it should be.
     """
-    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
     # A resumed session is not verified again: without tickets, a certificate that has expired or was revoked
     # since opens no new connection.

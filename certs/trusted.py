@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from certs import pem
-from certs.contexts import AlertingContext, server_context
+from certs.contexts import server_context
 from certs.errors import CertsError
 from certs.revocation import RevocationList, authority_id, read_lists, signer
 from certs.roles import name_of, serial_text
@@ -81,7 +81,7 @@ class TrustedSet:
         server: the first certificate of server.crt.
     """
 
-    context: AlertingContext
+    context: ssl.SSLContext
     authorities: tuple[x509.Certificate, ...]
     lists: tuple[RevocationList, ...]
     server: x509.Certificate
@@ -130,7 +130,7 @@ class TrustedSet:
         """How its authorities stand; some may not."""
         return standing(self.authorities, self.lists)
 
-    def context_at(self, now: datetime.datetime) -> AlertingContext:
+    def context_at(self, now: datetime.datetime) -> ssl.SSLContext:
         """The context for a handshake at this time."""
         covered = {it.authority for it in self.lists if not _ended(it, now) and it.this_update <= now}
         if covered and covered >= self.trusted:

@@ -10,6 +10,7 @@ and who has expired is ended, whatever the disk does.
 
 import datetime
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from typing import TypeAlias
 
 import trio
 
-from certs.contexts import AlertingContext
 from certs.errors import CertsError
 from certs.seen import SeenLists
 from certs.trusted import FILES, Bearer, NotAcceptedError, Reason, Term, TrustedSet
@@ -76,7 +76,7 @@ class Trust:
         self._ended: set[Term] = set()
 
     @property
-    def context(self) -> AlertingContext:
+    def context(self) -> ssl.SSLContext:
         """The server's side of TLS for a connection that comes now."""
         return self._set.context_at(_now())
 

@@ -1,6 +1,5 @@
 """Owns the proof that the two contexts accept each other, and that every bad file is named in a sentence."""
 
-import datetime
 import os
 import ssl
 import subprocess
@@ -10,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from certs.authority import issue
@@ -104,33 +101,6 @@ def test_roles_are_judged_after_the_handshake(certificates: Path) -> None:
         assert (here.error, there.error) == (None, None)
         with pytest.raises(RoleError):
             role_of(here.tls.getpeercert(binary_form=True) or b"")
-
-
-async def test_a_trio_server_can_send_the_alert(certificates: Path) -> None:
-    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    save(certificates, user=issue(authority(), "user", role=Role.USER, key=key("user"), not_before=past))
-    context = server_context(certificates)
-    here, there = trio.testing.memory_stream_pair()
-    server = trio.SSLStream(here, context, server_side=True)
-    outgoing = context.last_outgoing
-    # A later connection on the same context has its own.
-    trio.SSLStream(trio.testing.memory_stream_pair()[0], context, server_side=True)
-    assert outgoing is not None
-    assert context.last_outgoing is not outgoing
-
-    async def serve() -> None:
-        with pytest.raises(trio.BrokenResourceError):
-            await server.do_handshake()
-        await here.send_all(outgoing.read())
-        await here.aclose()
-
-    client = trio.SSLStream(there, client_context(certificates, "user"), server_hostname="localhost")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        with pytest.raises(trio.BrokenResourceError) as caught:
-            await client.receive_some()
-    assert isinstance(caught.value.__cause__, ssl.SSLError)
-    assert caught.value.__cause__.reason == "SSLV3_ALERT_CERTIFICATE_EXPIRED"
 
 
 def test_loading_again_gives_new_contexts(certificates: Path) -> None:
