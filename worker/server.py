@@ -151,7 +151,7 @@ class Server:
                     self._log.warning("limits are missing", controller=controller, reason=reason)
                 protect(self._log)
                 async with trio.open_nursery() as root:
-                    store.nursery = root
+                    store.work_ahead(root)
                     spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
                     await root.start(spawner.run)
                     root.start_soon(self._trust.run)

@@ -71,7 +71,7 @@ class OutputStore:
     Args:
         budget: how much it may be.
         log: where a full disk is told.
-        nursery: where spilled output is read ahead of its readers; None for not at all.
+        nursery: as `work_ahead`; None for not yet.
 
     Raises:
         OSError: the folder cannot be used.
@@ -81,7 +81,7 @@ class OutputStore:
         self.resident = self.spilled = 0
         #: Bytes by which spill files are about to grow.
         self.promised = 0
-        self.nursery = nursery
+        self._nursery = nursery
         # Apart, so that no subscriber holds up a job.
         self.writes, self.reads = trio.CapacityLimiter(WRITES), trio.CapacityLimiter(READS)
         #: What is read back for subscribers.
@@ -99,6 +99,10 @@ class OutputStore:
         self._full = False
         self._ahead_from = float("-inf")  # not before, by Trio's clock: it went wrong a moment ago
         self._ahead: set[OutputLog] = set()  # those for which room is being made already
+
+    def work_ahead(self, nursery: trio.Nursery) -> None:
+        """From now on move output to the disk, and read it back, before anybody has to wait for that."""
+        self._nursery = self.windows.nursery = nursery
 
     def account(self, log: OutputLog, resident: int, spilled: int) -> None:
         """Take note of what a log has grown by, in memory and on the disk."""
@@ -129,9 +133,9 @@ class OutputStore:
     async def make_room(self, log: OutputLog) -> None:
         """Return once memory is within its budgets, and see to it in time that it stays there."""
         await trio.lowlevel.checkpoint()
-        if self.nursery is not None and log not in self._ahead and trio.current_time() >= self._ahead_from:
+        if self._nursery is not None and log not in self._ahead and trio.current_time() >= self._ahead_from:
             self._ahead.add(log)
-            self.nursery.start_soon(self._spill_ahead, log)
+            self._nursery.start_soon(self._spill_ahead, log)
         try:
             while self._uses(log, 1):
                 victim = self._victim(log, 1)

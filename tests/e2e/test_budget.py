@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.abuse.insider import Insider
 from tests.harness import Server, eventually, serve
+from wire.connection import Signal
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Status
-from wire.messages import Gap, GapReason
+from wire.messages import Gap, GapReason, Output, Request
 
 MIB = 2**20
 #: What the largest job here prints, in bytes; 10 GB were tried by hand.
@@ -70,6 +72,39 @@ def test_a_large_job_is_kept_within_the_budget(shared_certificates: Path, tmp_pa
 
 
 SMALL = ("--output-memory", "2M", "--job-memory", "1M", "--spill-limit", "4M")
+
+
+def transferred(server: Server, what: str) -> int:
+    """Bytes that a server has read (rchar) or written (wchar) so far, wherever."""
+    found = Path(f"/proc/{server.process.pid}/io").read_text()
+    return int(found.partition(f"{what}: ")[2].split()[0])
+
+
+def test_output_goes_to_the_disk_and_comes_back_before_anybody_waits_for_it(
+    shared_certificates: Path, tmp_path: Path
+) -> None:
+    with serve(shared_certificates, "--spill-dir", str(tmp_path)) as server, server.connect() as client:
+        # No budget is used up, but three quarters of the job's own are.
+        written = transferred(server, "wchar")
+        fits = client.start(printer(60 * MIB))
+        assert client.wait(fits.id).output == 60 * MIB
+        eventually(lambda: transferred(server, "wchar") - written > 8 * MIB, "output moves ahead of need")
+        client.remove(fits.id)
+
+        job = client.start(printer(200 * MIB))
+        client.wait(job.id)
+        read = transferred(server, "rchar")
+        tls, connection = Insider(server.port, shared_certificates, job.id, 60).native()
+        with tls:
+            credit = 20 * MIB
+            tls.sendall(connection.send(Request(1, "stream", {"id": job.id}, credit=credit)))
+            while credit:
+                connection.receive_data(tls.recv(2**16))
+                while not isinstance(event := connection.next_event(), Signal):
+                    assert isinstance(event, Output)
+                    credit -= len(event.data)
+            # More than what is left of a window of 2 MiB, which is what was asked for.
+            eventually(lambda: transferred(server, "rchar") - read > 23 * MIB, "output is read ahead")
 
 
 def test_past_the_disks_cap_a_job_waits_and_others_do_not(shared_certificates: Path, tmp_path: Path) -> None:
