@@ -1,4 +1,4 @@
-"""Owns what a test run says of its races at its end: how many there were, and that a slow machine has fewer."""
+"""Owns what a test run says of its races at its end: how many, and that slow machines do fewer."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """Every core operation, cancelled at its checkpoints, leaves nothing; and what is left is found.
 
-`just race` cancels at every checkpoint, twice; here the long operations are cancelled at some of them. A machine
-that is emulated, and slow, is there for its cgroups: what does not depend on them is cancelled at fewer still.
+`just race` cancels at every checkpoint, twice; here the long operations are cancelled at some of them. An
+emulated machine, which is slow, is there for its cgroups: what those do not matter to is cancelled less.
 """
 
 import re

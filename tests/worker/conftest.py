@@ -8,6 +8,7 @@ import pytest
 import trio
 from hypothesis import settings
 
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
 from worker import hierarchy
 from worker import spawner as spawner_module
@@ -65,7 +66,7 @@ async def spawner(
 ) -> AsyncIterator[Spawner]:
     """A running spawner, which starts again without a pause if it is killed."""
     monkeypatch.setattr(spawner_module, "RESTART_PAUSE", 0)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as link:
             spawner = Spawner(hierarchies, log)
             await link.start(spawner.run)
