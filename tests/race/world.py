@@ -30,6 +30,8 @@ from worker.store import Budget, OutputStore
 ALICE = Cause(CauseKind.STOPPED, by="alice")
 #: Small budgets, so that a job of some hundred kilobytes spills.
 MEMORY, JOB_MEMORY, BATCH_BYTES = 128 * 1024, 96 * 1024, 64 * 1024
+#: A job that leaves a daemon behind, and that TERM does not end.
+STUBBORN = "trap '' TERM; setsid sleep 600 & echo ready; while :; do sleep 0.01; done"
 
 
 def spec_of(script: str) -> ProcessSpec:
