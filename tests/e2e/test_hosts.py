@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
-from tests.harness import Server, alive, eventually, serve
+from tests.harness import PATIENCE, Server, alive, eventually, serve
 from tests.host.common import find_cgroups, finish, program
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import CauseKind, JobStatus, Status
@@ -195,6 +195,6 @@ def test_a_cgroup_parent(shared_certificates: Path) -> None:
 def test_a_bad_cgroup_parent_is_a_sentence(shared_certificates: Path) -> None:
     command = [sys.executable, "-m", "client.cli", "serve", "--listen", "127.0.0.1:0"]
     command += ["--certs", str(shared_certificates), "--cgroup-parent", "../up"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode == 7
     assert ended.stderr == "worker-service: --cgroup-parent '../up' must not go up with '..'.\n"
