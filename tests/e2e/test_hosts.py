@@ -12,7 +12,7 @@ import pytest
 
 from client.blocking import Client
 from tests.harness import PATIENCE, Server, alive, eventually, serve
-from tests.host.common import find_cgroups, finish, program
+from tests.host.common import find_cgroups, finish, program, skip_if_emulated
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import CauseKind, JobStatus, Status
 from wire.limits import Limits, parse_limits
@@ -37,6 +37,8 @@ def server(request: pytest.FixtureRequest, shared_certificates: Path) -> Iterato
     """A server that sees v1 hierarchies alone, or may write to no cgroup."""
     if request.param == "v1" and UNIFIED:
         pytest.skip("NOT TESTED: this machine mounts no v1 hierarchy; a hybrid one does")
+    if request.param == "none":
+        skip_if_emulated()
     script = HIDE_V2 if request.param == "v1" else NO_CGROUP
     with serve(shared_certificates, prefix=changed(script)) as server:
         yield server

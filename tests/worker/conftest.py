@@ -9,6 +9,7 @@ import trio
 from hypothesis import settings
 
 from tests.harness import PATIENCE
+from tests.host.common import skip_if_emulated
 from tests.worker.common import KeptLog
 from worker import hierarchy
 from worker import spawner as spawner_module
@@ -45,6 +46,7 @@ def hierarchies(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hierarch
         if not mounts:
             pytest.skip("NOT TESTED: this machine mounts no v1 hierarchy; a hybrid one does")
     elif kind == "none":
+        skip_if_emulated()
         mounts = []
     with monkeypatch.context() as patch:
         patch.setattr(hierarchy, "read_mounts", lambda: mounts)
