@@ -35,17 +35,17 @@ demo: setup
 # Run the tests; arguments go to pytest
 [group('start here')]
 test *args: setup
-    @{{ bin }}/python -m pytest "$@"
+    @exec {{ bin }}/python -m pytest "$@"
 
 # Run the tests that need root and cgroups, on this machine; arguments go to pytest
 [group('start here')]
 test-host *args: setup
-    @{{ bin }}/python -m pytest -m host "$@"
+    @exec {{ bin }}/python -m pytest -m host "$@"
 
 # Run the same tests in a virtual machine that has cgroup v2 alone; arguments go to pytest
 [group('start here')]
 test-vm *args: setup
-    @{{ bin }}/python -m tests.vm "$@"
+    @exec {{ bin }}/python -m tests.vm "$@"
 
 # Make a CA and the server's, admin's and user's certificates
 [group('use it')]

@@ -16,7 +16,7 @@ import pytest
 from client.blocking import Client
 from tests.e2e.test_hosts import NO_CGROUP, changed
 from tests.e2e.test_output import collect
-from tests.harness import Server, alive, serve
+from tests.harness import PATIENCE, Server, alive, serve
 from tests.host.common import FOUR
 from wire.errors import ErrorCode, RequestError
 from wire.messages import STDERR, STDOUT
@@ -311,7 +311,7 @@ def test_flags_that_make_no_sense(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=3 * PATIENCE,
     )
     assert (ended.returncode, ended.stderr.count("\n")) == (code, 1)
     assert words in ended.stderr

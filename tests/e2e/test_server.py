@@ -7,6 +7,8 @@ import ssl
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
@@ -120,30 +122,40 @@ def test_hup_takes_new_certificates_and_keeps_streams(tmp_path: Path) -> None:
             assert b"".join(piece.data for piece in pieces) == b"two\n"
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        struct.pack(">I", 2**32 - 1) + b"x" * 1000,
-        struct.pack(">I", 0),
-        frame([1, 2, 3]),
-        frame({"type": "request", "id": 0, "method": "list"}),
-        frame({"type": "request", "id": "one", "method": "list"}),
-        frame({"type": "hello", "version": 1}),
-        frame({"type": "nonsense"}),
-        frame({1: 2}),
-        b"\0\0\0\x64" + b"\x91" * 100,
-        b"\0\0\0\x05\xc1\xc1\xc1\xc1\xc1",
-        b"\0\0\0\x03\x81\xa4t",
-    ],
-)
-def test_garbage_ends_that_connection_and_no_other(server: Server, admin: Client, hostile: bytes) -> None:
-    with raw(server) as sock:
-        assert read_frame(sock)["type"] == "hello"
-        sock.sendall(hostile)
-        last = read_frame(sock)
-        assert (last["type"], last["id"], last["code"]) == ("error", 0, "protocol")
-        with pytest.raises(EOFError):
-            read_frame(sock)
+HOSTILE = [
+    struct.pack(">I", 2**32 - 1) + b"x" * 1000,
+    struct.pack(">I", 0),
+    frame([1, 2, 3]),
+    frame({"type": "request", "id": 0, "method": "list"}),
+    frame({"type": "request", "id": "one", "method": "list"}),
+    frame({"type": "hello", "version": 1}),
+    frame({"type": "nonsense"}),
+    frame({1: 2}),
+    b"\0\0\0\x64" + b"\x91" * 100,
+    b"\0\0\0\x05\xc1\xc1\xc1\xc1\xc1",
+    b"\0\0\0\x03\x81\xa4t",
+]
+
+
+@pytest.fixture(scope="module")
+def hostiles(server: Server) -> Iterator[dict[bytes, ssl.SSLSocket]]:
+    """Connections that have sent HOSTILE, all at once: the server gives each time to take its last word."""
+    with ExitStack() as stack:
+        socks = {hostile: stack.enter_context(raw(server)) for hostile in HOSTILE}
+        for hostile, sock in socks.items():
+            assert read_frame(sock)["type"] == "hello"
+            sock.sendall(hostile)
+        yield socks
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_garbage_ends_that_connection_and_no_other(
+    hostiles: dict[bytes, ssl.SSLSocket], admin: Client, hostile: bytes
+) -> None:
+    last = read_frame(hostiles[hostile])
+    assert (last["type"], last["id"], last["code"]) == ("error", 0, "protocol")
+    with pytest.raises(EOFError):
+        read_frame(hostiles[hostile])
     assert collect(admin, admin.start(["printf", "x"]).id)[STDOUT] == b"x"
 
 
@@ -211,17 +223,18 @@ def test_dead_peers_are_probed_for(server: Server, admin: Client) -> None:
     eventually(lambda: set(timers()) == {"02"}, "keep-alive on every connection")
 
 
-def test_stalled_handshakes_hold_up_nobody(server: Server, admin: Client) -> None:
-    before = descriptors(server)
-    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
-    eventually(lambda: descriptors(server) >= before + 100, "the stalled connections accepted")
-    with server.connect() as client:
-        assert client.hello.role == "Admin"
-    silent[0].settimeout(15)
-    assert silent[0].recv(100) == b""  # the server gives up on it
-    for sock in silent:
-        sock.close()
-    eventually(lambda: descriptors(server) == before, "the server's descriptors back")
+def test_stalled_handshakes_hold_up_nobody(shared_certificates: Path) -> None:
+    with serve(shared_certificates, "--handshake-timeout", "3") as server:
+        before = descriptors(server)
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+        eventually(lambda: descriptors(server) >= before + 100, "the stalled connections accepted")
+        with server.connect() as client:
+            assert client.hello.role == "Admin"
+        silent[0].settimeout(15)
+        assert silent[0].recv(100) == b""  # the server gives up on it
+        eventually(lambda: descriptors(server) == before, "the server's descriptors back")
+        for sock in silent:
+            sock.close()
 
 
 def openssl(server: Server, *flags: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
 import trio
 import trio.testing
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from certs.errors import CertsError
 from certs.roles import DEFAULT_ARC, Role, RoleError, identity_of
 from client.cli.exits import UsageError
 from client.cli.follow import Which
+from tests.fuzz.inputs import PAYLOADS, STREAMS, Inputs, mutated
 from tests.tlshelp import authority, der, doubled_role, key
 from wire import codec, limits, messages
 from wire.connection import Connection, Signal, State
@@ -28,11 +28,10 @@ from wire.connection import Role as End
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
 from wire.frames import FrameDecoder, encode_frame
 from worker.bounds import Bounds
-from worker.methods import METHODS, prepare
+from worker.methods import prepare
 from worker.retain import parse_retention
 from worker.websocket import SUBPROTOCOL, ServerWebSocket
 
-Inputs = st.SearchStrategy[bytes]
 MAX_FRAME = 4096
 
 
@@ -47,85 +46,6 @@ class Target:
 
     inputs: Inputs
     check: Callable[[bytes], None]
-
-
-# --- inputs
-
-
-@st.composite
-def mutated(draw: st.DrawFn, valid: Inputs) -> bytes:
-    """A valid input with a few places overwritten, cut out, doubled or put in."""
-    data = bytearray(draw(valid))
-    for _ in range(draw(st.integers(0, 4))):
-        place = draw(st.integers(0, len(data)))
-        size = draw(st.integers(0, 16))
-        match draw(st.integers(0, 3)):
-            case 0:
-                data[place : place + size] = draw(st.binary(min_size=size, max_size=size))
-            case 1:
-                del data[place : place + size]
-            case 2:
-                data[place:place] = data[place : place + size]
-            case _:
-                data[place:place] = draw(st.binary(max_size=size))
-    return bytes(data)
-
-
-_TEXT = st.text(max_size=8) | st.sampled_from(["id", "argv", "limits", "type", "request", *METHODS])
-_PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats()
-    | _TEXT
-    | st.binary(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
-    max_leaves=12,
-)
-_FIELDS = sorted({field for cls in messages.TYPES.values() for field in cls.__slots__})
-_ID = st.integers(0, 4)
-
-
-@st.composite
-def _messages(draw: st.DrawFn) -> dict[str, object]:
-    """A map that is nearly a message."""
-    plain: dict[str, object] = {"type": draw(st.sampled_from([*messages.TYPES, "?"])), "id": draw(_ID)}
-    for name in draw(st.lists(st.sampled_from(_FIELDS), max_size=7, unique=True)):
-        plain[name] = draw(_ID | _PLAIN)
-    return plain
-
-
-def _pack(plain: object) -> bytes:
-    return bytes(msgpack.packb(plain, use_bin_type=True))
-
-
-@st.composite
-def _requests(draw: st.DrawFn) -> dict[str, object]:
-    """A map that is a message of a client, most often."""
-    kind = draw(st.sampled_from(["request", "request", "cancel", "credit", "ping"]))
-    plain: dict[str, object] = {"type": kind, "id": draw(_ID)}
-    match kind:
-        case "request":
-            plain["method"] = draw(st.sampled_from([*METHODS, "reboot"]))
-            plain["params"] = draw(st.dictionaries(_TEXT, _PLAIN, max_size=3))
-            plain["credit"] = draw(st.integers(0, 2**32))
-        case "credit":
-            plain["amount"] = draw(st.integers(0, 2**32))
-        case "ping":
-            plain["nonce"] = draw(_ID)
-    return plain
-
-
-_PAYLOADS = mutated(st.builds(_pack, _messages() | _requests())) | st.builds(_pack, _PLAIN) | st.binary()
-
-
-def _framed(payload: bytes) -> bytes:
-    return len(payload).to_bytes(4, "big") + payload
-
-
-_STREAMS = st.lists(
-    st.builds(_framed, st.builds(_pack, _requests()) | _PAYLOADS) | st.binary(max_size=6), max_size=8
-).map(b"".join)
 
 
 # --- framing and the connection
@@ -362,9 +282,9 @@ def check_text(data: bytes) -> None:
 
 
 TARGETS = {
-    "framing": Target(_STREAMS | mutated(_STREAMS) | st.binary(), check_framing),
-    "message": Target(_PAYLOADS, check_message),
-    "connection": Target(_STREAMS | mutated(_STREAMS), check_connection),
+    "framing": Target(STREAMS | mutated(STREAMS) | st.binary(), check_framing),
+    "message": Target(PAYLOADS, check_message),
+    "connection": Target(STREAMS | mutated(STREAMS), check_connection),
     "websocket": Target(_WEBSOCKET, check_websocket),
     "certificate": Target(st.deferred(_mutated_certificates), check_certificate),
     "text": Target(_WORDS.map(os.fsencode) | st.binary(max_size=24), check_text),

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from client.blocking import Client
 from tests.harness import Server
 from wire.jobs import JobStatus
@@ -22,6 +24,12 @@ MOST_SECONDS = 60.0 * SLOW
 #: How often a ceiling is measured at most.
 TRIES = 3
 PROGRAM = Path(__file__).with_name("program.py")
+
+
+def skip_if_emulated() -> None:
+    """Skip a test without cgroups: an emulated machine, which is there for them, shows nothing new."""
+    if SLOW > 1:
+        pytest.skip("NOT TESTED: without cgroups, a slow machine is like any other; `just test` tests it")
 
 
 def program(name: str, *arguments: object) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
-from tests.harness import Server, alive, children, eventually, serve
+from tests.harness import PATIENCE, Server, alive, children, eventually, serve
 from tests.host.common import FOUR, SLOW, bases, descriptors, directories
 from wire.jobs import CauseKind
 
@@ -130,7 +130,7 @@ def test_a_stranger_in_the_jobs_v2_directory_dies_with_it(admin: Client) -> None
         join(process, folder)
         os.kill(job.pid, 9)
         ended = admin.wait(job.id)
-        assert process.wait(10) == -9
+        assert process.wait(PATIENCE) == -9
     assert ended.cause is not None
     assert ended.cause.kind is CauseKind.SIGNALED
     assert directories(job) == []

@@ -20,6 +20,16 @@ class LeftError(AssertionError):
     """Something was left behind; the message names it."""
 
 
+def expect(condition: object, otherwise: str) -> None:
+    """Check what must hold.
+
+    Raises:
+        LeftError: it does not; with these words.
+    """
+    if not condition:
+        raise LeftError(otherwise)
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What this process holds, in words: one entry for each thing."""

@@ -21,7 +21,7 @@ from client.errors import CutError
 from client.trio_client import Client, open_client
 from tests.harness import PATIENCE
 from tests.proxy import Proxy, proxy
-from tests.race.footprint import Footprint, LeftError, assert_same, until
+from tests.race.footprint import Footprint, LeftError, assert_same, expect, until
 from tests.race.world import patched
 from tests.worker.common import KeptLog
 from wire.errors import ErrorCode, RequestError
@@ -80,12 +80,6 @@ class Known:
     remove_asked: bool = False
     removed: bool = False
     final: JobStatus | None = None
-
-
-def expect(condition: object, otherwise: str) -> None:
-    """Hold the server to the model."""
-    if not condition:
-        raise LeftError(otherwise)
 
 
 @dataclass

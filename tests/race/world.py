@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trio
 
+from tests.harness import PATIENCE
 from tests.race.footprint import LeftError, assert_none, private, until
 from tests.worker.common import KeptLog
 from wire.jobs import Cause, CauseKind
@@ -30,6 +31,8 @@ from worker.store import Budget, OutputStore
 ALICE = Cause(CauseKind.STOPPED, by="alice")
 #: Small budgets, so that a job of some hundred kilobytes spills.
 MEMORY, JOB_MEMORY, BATCH_BYTES = 128 * 1024, 96 * 1024, 64 * 1024
+#: A job that leaves a daemon behind, and that TERM does not end.
+STUBBORN = "trap '' TERM; setsid sleep 600 & echo ready; while :; do sleep 0.01; done"
 
 
 def spec_of(script: str) -> ProcessSpec:
@@ -71,7 +74,7 @@ class World:
         """
         await self.started()
         for job in self.registry:
-            with trio.move_on_after(10) as scope:
+            with trio.move_on_after(PATIENCE / 2) as scope:
                 await job.stop(ALICE, 0.01)
             if scope.cancelled_caught:
                 raise LeftError(f"phantom job {job.id}: it does not end")
@@ -97,7 +100,7 @@ class World:
             LeftError: it does not.
         """
         job = await self.start("echo fresh; exec sleep 600", limits=self.limits)
-        with trio.move_on_after(10) as scope:
+        with trio.move_on_after(PATIENCE / 2) as scope:
             if await read_until(job.output, b"fresh\n") != b"fresh\n":
                 raise LeftError("a fresh job's output is not what it printed")
             await job.stop(ALICE, 10)

@@ -8,6 +8,8 @@ import pytest
 import trio
 from hypothesis import settings
 
+from tests.harness import PATIENCE
+from tests.host.common import skip_if_emulated
 from tests.worker.common import KeptLog
 from worker import hierarchy
 from worker import spawner as spawner_module
@@ -44,6 +46,7 @@ def hierarchies(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hierarch
         if not mounts:
             pytest.skip("NOT TESTED: this machine mounts no v1 hierarchy; a hybrid one does")
     elif kind == "none":
+        skip_if_emulated()
         mounts = []
     with monkeypatch.context() as patch:
         patch.setattr(hierarchy, "read_mounts", lambda: mounts)
@@ -65,7 +68,7 @@ async def spawner(
 ) -> AsyncIterator[Spawner]:
     """A running spawner, which starts again without a pause if it is killed."""
     monkeypatch.setattr(spawner_module, "RESTART_PAUSE", 0)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as link:
             spawner = Spawner(hierarchies, log)
             await link.start(spawner.run)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.harness import PATIENCE
 from tests.worker.common import descriptors, directories
 from wire.limits import Limits
 from worker import cgroup as cgroup_module
@@ -146,7 +147,7 @@ def test_a_signal_reaches_every_member_and_no_stranger(
     stranger, neighbour = sleep(None), sleep(cgroup.path.parent / "neighbour")
     assert sorted(cgroup.pids()) == sorted(member.pid for member in members)
     cgroup.signal(signal.SIGTERM)
-    assert [member.wait(5) for member in members] == [-signal.SIGTERM] * 3
+    assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGTERM] * 3
     assert stranger.poll() is neighbour.poll() is None
     assert cgroup.is_empty()
     cgroup.signal(signal.SIGTERM)  # and nobody is left to hear it
@@ -166,13 +167,13 @@ async def test_kill_wait_and_remove_with_nested_cgroups(
             (path / below / "cgroup.procs").write_text(str(members[-1].pid))
     assert not cgroup.is_empty()
     cgroup.kill()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE / 4):
         await cgroup.wait_empty()
         assert await cgroup.remove()
         assert await cgroup.remove()  # again, and all of the others, are harmless
         await cgroup.wait_empty()
     cgroup.kill()
-    assert [member.wait(5) for member in members] == [-signal.SIGKILL] * 3
+    assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGKILL] * 3
     assert cgroup.pids() == []
     assert directories(hierarchies) == []
 
@@ -189,9 +190,9 @@ async def test_remove_kills_who_joins_late(
             late.append(sleep(cgroup.path))
 
     monkeypatch.setattr(cgroup, "kill", kill_then_join)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE / 4):
         assert await cgroup.remove()
-    assert late[0].wait(5) == -signal.SIGKILL
+    assert late[0].wait(PATIENCE / 4) == -signal.SIGKILL
 
 
 async def test_remove_is_bounded_and_shielded(
@@ -199,7 +200,7 @@ async def test_remove_is_bounded_and_shielded(
 ) -> None:
     monkeypatch.setattr(cgroup_module, "REMOVE_DEADLINE", 0.05)
     member = sleep(cgroup.path)
-    with monkeypatch.context() as patch, trio.fail_after(5), trio.CancelScope() as scope:
+    with monkeypatch.context() as patch, trio.fail_after(PATIENCE / 4), trio.CancelScope() as scope:
         patch.setattr(cgroup, "kill", lambda: None)
         scope.cancel()
         began = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
 from tests.worker.common import descriptors
 from worker import cgroupfs
 from worker.hierarchy import Hierarchies
@@ -133,7 +133,7 @@ def test_a_signal_reaches_every_member_and_no_stranger(cgroup: Path, sleep: Slee
     stranger, neighbour = sleep(None), sleep(cgroup.parent / "neighbour")
     assert sorted(cgroupfs.members(str(cgroup))) == sorted(member.pid for member in members)
     cgroupfs.send(str(cgroup), signal.SIGTERM)
-    assert [member.wait(5) for member in members] == [-signal.SIGTERM] * 3
+    assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGTERM] * 3
     assert stranger.poll() is neighbour.poll() is None
     assert cgroupfs.is_empty(str(cgroup))
     assert not cgroupfs.is_empty(str(cgroup.parent))
@@ -149,7 +149,7 @@ def test_a_number_that_left_the_tree_is_not_signalled(
     before = descriptors()
     monkeypatch.setattr(cgroupfs, "members", lambda path: [stranger.pid, member.pid])
     cgroupfs.send(str(cgroup), signal.SIGTERM)
-    assert member.wait(5) == -signal.SIGTERM
+    assert member.wait(PATIENCE / 4) == -signal.SIGTERM
     assert stranger.poll() is None
     assert descriptors() == before
 
@@ -168,7 +168,7 @@ def test_more_members_than_we_may_have_descriptors(cgroup: Path, sleep: Sleep) -
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in filler:
             os.close(fd)
-    assert [member.wait(5) for member in members] == [-signal.SIGTERM] * 20
+    assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGTERM] * 20
 
 
 @pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
@@ -195,7 +195,7 @@ def test_a_kill_ends_the_whole_tree(cgroup: Path, sleep: Sleep, frozen: bool) ->
     if frozen:
         cgroupfs.freeze(str(inner), frozen=True)
     cgroupfs.kill(str(cgroup))
-    assert [member.wait(5) for member in members] == [-signal.SIGKILL] * 3
+    assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGKILL] * 3
     assert cgroupfs.is_empty(str(cgroup))
     cgroupfs.kill(str(cgroup))  # an empty one, and one that is gone
     assert cgroupfs.remove_tree(str(cgroup))
@@ -210,5 +210,5 @@ def test_a_sweep_kills_and_removes(cgroup: Path, hierarchies: Hierarchies, sleep
         other.mkdir()
         (other / "cgroup.procs").write_text(str(members[0].pid))
     assert cgroupfs.sweep(str(cgroup), [str(cgroup), *map(str, others)])
-    assert [member.wait(5) for member in members] == [-signal.SIGKILL] * 2
+    assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGKILL] * 2
     assert not any(path.exists() for path in [cgroup, *others])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import PATIENCE
 from worker import hierarchy
 from worker.hierarchy import (
     CgroupError,
@@ -128,7 +129,7 @@ def test_leftovers_are_swept_with_all_that_is_in_them(
     before = descriptors()
     try:
         sweep_leftovers(folder)
-        assert sleeper.wait(5) == -9
+        assert sleeper.wait(PATIENCE / 4) == -9
         assert not dead.exists()
         assert not empty.exists()
         assert live.is_dir()
@@ -151,7 +152,7 @@ def test_leftovers_in_a_v1_hierarchy_are_killed_and_removed(
     base.mkdir()
     (base / "cgroup.procs").write_text(str(sleeper.pid))
     sweep_leftovers(controller.base)
-    assert sleeper.wait(5) == -9
+    assert sleeper.wait(PATIENCE / 4) == -9
     assert not base.exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.harness import alive, children, eventually
+from tests.harness import PATIENCE, alive, children, eventually
 from tests.worker.common import KINDS, CancelAt, KeptLog, descriptors, directories, in_memory
 from wire.jobs import Cause, CauseKind, JobStatus, Status
 from wire.limits import Limits
@@ -265,7 +265,7 @@ async def test_a_stranger_that_holds_the_pipe_holds_up_nothing(
         nursery.start_soon(host.run, job)
         await says(job, b"ready")
         pipe = os.open(f"/proc/{job.pid}/fd/1", os.O_WRONLY)
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE / 6):
             await job.stop(ALICE, 0)
         os.close(pipe)
     assert job.output.closed
@@ -278,7 +278,7 @@ async def test_a_silent_spawner_holds_up_no_end(
 ) -> None:
     monkeypatch.setattr(job_module, "REPORT_DEADLINE", 0.03)
     job = make(log, "echo ready; sleep 600")
-    with trio.fail_after(3):
+    with trio.fail_after(PATIENCE / 6):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(host.run, job)
             await says(job, b"ready")
@@ -335,7 +335,7 @@ async def test_a_job_cancelled_at_any_step_leaves_nothing(host: Host, log: KeptL
             instrument = CancelAt(scope, k)
             trio.lowlevel.add_instrument(instrument)
             try:
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE / 4):
                     await host.run(job, partial(ran.append, 1))
             finally:
                 trio.lowlevel.remove_instrument(instrument)
@@ -365,7 +365,7 @@ async def test_a_stop_cancelled_at_any_step_leaves_nothing(host: Host, log: Kept
                 await job.stop(ALICE, 0.002)
 
             try:
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE / 4):
                     async with trio.open_nursery() as both:
                         both.start_soon(stop)
                         both.start_soon(host.run, job)

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.harness import children, eventually
+from tests.harness import PATIENCE, children, eventually
 from tests.worker.common import KeptLog, directories
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind, Status
@@ -184,7 +184,7 @@ async def test_starts_under_way_end_with_stop_all(
         codes.append(caught.value.code)
 
     os.kill(spawner.pid, signal.SIGSTOP)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE / 4):
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(refused)

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.harness import alive, children, eventually
+from tests.harness import PATIENCE, alive, children, eventually
 from tests.worker.common import KeptLog
 from wire.limits import Limits
 from worker import spawner as spawner_module
@@ -353,9 +353,9 @@ async def test_a_hung_spawner_is_replaced_and_the_cgroups_stay(
     monkeypatch.setattr(spawner_module, "LINK_DEADLINE", 0.05)
     first = spawner.pid
     os.kill(first, signal.SIGSTOP)
-    with trio.fail_after(5), pytest.raises(SpawnError, match="lost"):
+    with trio.fail_after(PATIENCE / 4), pytest.raises(SpawnError, match="lost"):
         await start(spawner, "true", *["x" * 120_000] * 10)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE / 4):
         cgroup = JobCgroup(hierarchies, "job", Limits(pids=5))
         child = await start(spawner, "true", cgroup=cgroup)
         assert (await child.wait()).code == 0
@@ -391,7 +391,7 @@ async def test_signals_to_the_group_do_not_end_it(spawner: Spawner) -> None:
 async def own_spawner(hierarchies: Hierarchies, log: KeptLog) -> AsyncIterator[Spawner]:
     """One that ends with the block."""
     spawner = Spawner(hierarchies, log)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as link:
             await link.start(spawner.run)
             yield spawner
