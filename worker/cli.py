@@ -92,6 +92,7 @@ def serve(
 
     from certs.roles import DEFAULT_ARC, Role, role_oid
 
+    from .allocator import keep_memory
     from .audit import Audit, Trail
     from .hierarchy import CgroupError
     from .library_log import LibraryLog
@@ -152,6 +153,7 @@ def serve(
     )
     if audit_required and audit is None:
         return _fail("--audit-required needs --audit FILE, which says where the audit log goes.", 2)
+    keep_memory()
     stderr = BackgroundStream(sys.stderr)
     log = Log(stderr)
     audit_log = None

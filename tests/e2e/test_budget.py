@@ -107,6 +107,24 @@ def test_output_goes_to_the_disk_and_comes_back_before_anybody_waits_for_it(
             eventually(lambda: transferred(server, "rchar") - read > 23 * MIB, "output is read ahead")
 
 
+def page_faults(server: Server) -> int:
+    """How often a server has touched memory that it had not yet, or no more."""
+    return int(Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def test_the_memory_of_a_replay_is_used_again(shared_certificates: Path, tmp_path: Path) -> None:
+    with serve(shared_certificates, "--spill-dir", str(tmp_path)) as server, server.connect() as client:
+        job = client.start(printer(200 * MIB)).id
+        client.wait(job)
+        faults = []
+        for _ in range(2):
+            before = page_faults(server)
+            with client.stream(job) as stream:
+                assert sum(len(piece.data) for piece in stream if isinstance(piece, Output)) == 200 * MIB
+            faults.append(page_faults(server) - before)
+        assert faults[1] < 200 * MIB // 4096 // 10, faults
+
+
 def test_past_the_disks_cap_a_job_waits_and_others_do_not(shared_certificates: Path, tmp_path: Path) -> None:
     flags = ("--spill-dir", str(tmp_path), *SMALL)
     with serve(shared_certificates, *flags) as server, server.connect() as client:
