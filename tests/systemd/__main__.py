@@ -55,7 +55,8 @@ def boot_command(kernel: Path, disk: Path, count: Path) -> list[str]:
     Its serial ports: the console, which is stderr; what the checks show, on stdout; and the file `count`.
     """
     append = "root=/dev/vda rw init=/lib/systemd/systemd systemd.unified_cgroup_hierarchy=1"
-    append += " console=ttyS0 loglevel=4 systemd.mask=apt-daily.timer systemd.mask=apt-daily-upgrade.timer"
+    append += " console=ttyS0 loglevel=4 systemd.show_status=0"
+    append += " systemd.mask=apt-daily.timer systemd.mask=apt-daily-upgrade.timer"
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-m", "2G", "-smp", "2"]
     command += ["-kernel", str(kernel), "-initrd", str(initrd_of(kernel)), "-append", append]

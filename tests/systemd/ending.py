@@ -95,7 +95,8 @@ def stop_ends_jobs_in_order() -> None:
                 "a follower did not hear how it ended",
             )
             require(("flushed" if job is soft else "got TERM") in text, "output of the grace is lost")
-        require(10 <= took < 30, f"the stop took {took:.1f} s")
+        require(took >= 10, f"the stop took {took:.1f} s, less than the grace")
+    # The result is another where TimeoutStopSec= is over first.
     require(ask("Result") == "success" and ask("ExecMainStatus") == "0", "it did not end well")
     require(not OURS.exists(), "the unit's cgroup is left")
     sh(f"systemctl status --no-pager -n 5 {UNIT}", code=3)
