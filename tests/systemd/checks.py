@@ -27,7 +27,7 @@ CHECKS: tuple[Callable[[], None], ...] = (
     ending.a_hung_server_is_replaced,
     ending.a_killed_server_is_replaced,
     ending.stop_ends_jobs_in_order,
-    ending.nothing_is_left_outside_the_unit,
+    ending.what_lies_outside_the_unit_is_swept,
 )
 
 

@@ -13,7 +13,6 @@ from tests.systemd.guest import (
     PATIENCE,
     PROGRAM,
     UNIT,
-    CheckError,
     ask,
     comes_back,
     eventually,
@@ -21,6 +20,8 @@ from tests.systemd.guest import (
     members,
     printed,
     require,
+    restarted,
+    runs,
     sh,
     show,
     stubborn_jobs,
@@ -103,24 +104,22 @@ def stop_ends_jobs_in_order() -> None:
     sh(f"systemctl start {UNIT}")
 
 
-def nothing_is_left_outside_the_unit() -> None:
-    """Where --cgroup-parent leads out of the unit, systemd kills only the spawner, which must be faster."""
+def what_lies_outside_the_unit_is_swept() -> None:
+    """Where --cgroup-parent leads out of the unit, systemd kills the spawner, and the next server sweeps."""
     drop_in = Path(f"/run/systemd/system/{UNIT}.d/outside.conf")
     drop_in.parent.mkdir(parents=True)
     serve = f"{PROGRAM} serve --listen 127.0.0.1:8443 --certs {CERTS} --cgroup-parent /jobs"
-    drop_in.write_text(f"[Service]\nRestart=no\nExecStart=\nExecStart={serve}\n")
+    drop_in.write_text(f"[Service]\nExecStart=\nExecStart={serve}\n")
     sh(f"systemctl daemon-reload && systemctl restart {UNIT}")
-    left = 0
-    for _ in range(5):
-        try:
-            with stubborn_jobs(2):
-                os.kill(int(ask("MainPID")), signal.SIGKILL)
-                eventually(lambda: ask("ActiveState") == "failed", "its end")
-                show(f"below /jobs: {len(list((CGROUPS / 'jobs').glob('*/*/')))} cgroups")
-        except CheckError as error:
-            left += 1
-            show(str(error))
-        sh(f"systemctl start {UNIT}", quiet=True)
+    for _ in range(3):
+        pid, restarts = ask("MainPID"), int(ask("NRestarts"))
+        with stubborn_jobs(2) as (_, _, pids):
+            os.kill(int(pid), signal.SIGKILL)
+            eventually(lambda: ask("ActiveState") != "active", "its end")
+            show(f"once systemd is done with it, {sum(map(runs, pids))} of {len(pids)} run")
+            eventually(lambda n=restarts: restarted(n), "the restarted server", 120)
+        bases = sorted(path.name for path in (CGROUPS / "jobs").iterdir() if path.is_dir())
+        show(f"pid {pid} is now {ask('MainPID')}; below /jobs: {', '.join(bases)}")
+        require(len(bases) == 1, "cgroups of the dead server are left")
     drop_in.unlink()
     sh(f"systemctl daemon-reload && systemctl restart {UNIT}", quiet=True)
-    require(not left, f"{left} of 5 kills left processes")

@@ -131,13 +131,14 @@ def stubborn_jobs(count: int) -> Iterator[tuple[Client, list[JobStatus], set[int
     show("no process of theirs is left")
 
 
+def restarted(restarts: int) -> bool:
+    """Whether systemd has started the unit once more, and it is ready."""
+    return int(ask("NRestarts")) == restarts + 1 and ask("ActiveState") == "active"
+
+
 def comes_back(old_pid: str, restarts: int) -> str:
     """Wait for the server's successor, and return its pid; of its predecessor nothing may be left."""
-    eventually(
-        lambda: int(ask("NRestarts")) == restarts + 1 and ask("ActiveState") == "active",
-        "the restarted server",
-        120,
-    )
+    eventually(lambda: restarted(restarts), "the restarted server", 120)
     pid = ask("MainPID")
     require(pid != old_pid, "the server is the same")
     bases = sorted(path.name for path in OURS.iterdir() if path.is_dir())
