@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.systemd.checks import CHECKS
 from tests.systemd.guest import CHOSEN, INSTRUCTION
 from tests.systemd.root import make_root, pack
 from tests.vm.machine import CPU, VirtualMachineError, run
@@ -88,7 +89,8 @@ def main() -> int:
     """Run the checks; errors are sentences on stderr."""
     parser = argparse.ArgumentParser(prog="just test-systemd", description=__doc__)
     parser.add_argument("--debian", type=Path, help="keep the bare Debian here, and use one that is there")
-    parser.add_argument("checks", nargs="*", help="names of checks; all, if none is given")
+    names = [it.__name__ for it in CHECKS]
+    parser.add_argument("--only", action="append", choices=names, metavar="CHECK", help="may be repeated")
     asked = parser.parse_args()
     missing = find_missing()
     if missing:
@@ -98,7 +100,7 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return min(test_in_machine(asked.checks, asked.debian), 1)
+        return min(test_in_machine(asked.only or [], asked.debian), 1)
     except VirtualMachineError as error:
         sys.stderr.write(f"{error}\n")
         return 1

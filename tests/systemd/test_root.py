@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.__main__ import PROGRAMS, find_missing
+from tests.systemd.__main__ import PROGRAMS, find_missing, main
 from tests.systemd.root import ROOT, read_instructions
 from tests.vm.machine import VirtualMachineError
 
@@ -26,9 +26,16 @@ def test_instructions_that_are_not_there(old: str) -> None:
         read_instructions(README.replace(old, new))
 
 
-def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named_and_nothing_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("shutil.which", lambda program, path: None)
+    monkeypatch.setattr("sys.argv", ["just test-systemd"])
     said = find_missing(tmp_path)
     for program, package in PROGRAMS.items():
         assert f"{program} is missing: install the Debian package {package}." in said
     assert any("linux-image-amd64" in sentence for sentence in said)
+    assert main() == 0
+    told = capsys.readouterr().err
+    assert told.startswith("SKIPPED, NOTHING WAS TESTED")
+    assert "debootstrap is missing" in told
