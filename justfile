@@ -47,6 +47,11 @@ test-host *args: setup
 test-vm *args: setup
     @exec {{ bin }}/python -m tests.vm "$@"
 
+# Run the systemd unit under a real systemd, in a virtual machine; --help tells more
+[group('start here')]
+test-systemd *args: setup
+    @{{ bin }}/python -m tests.systemd "$@"
+
 # Make a CA and the server's, admin's and user's certificates
 [group('use it')]
 certs *args: setup

@@ -403,6 +403,8 @@ def main() -> None:
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server went while we spoke to it
     finally:
+        if cgroups:  # first of all: a service manager that sees the server gone kills this process too
+            cgroupfs.kill(cgroups[0])
         sock.close()  # a server that lives learns at once that we failed
         bases_too = not spawner.dismissed and is_gone(parent)
         sweep(cgroups, bases_too=bases_too)

@@ -4,7 +4,11 @@ import errno
 import os
 import resource
 import signal
+import socket
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -18,6 +22,7 @@ from tests.harness import PATIENCE, alive, children, eventually
 from tests.worker.common import KeptLog
 from wire.limits import Limits
 from worker import spawner as spawner_module
+from worker import spawner_main
 from worker.cgroup import JobCgroup
 from worker.hierarchy import Hierarchies
 from worker.spawner import Child, ProcessSpec, Spawner, SpawnError
@@ -408,6 +413,29 @@ async def test_the_end_of_the_link_ends_all(hierarchies: Hierarchies, log: KeptL
     assert [pid for pid in pids if alive(pid)] == []
     assert [path for base in hierarchies.bases for path in base.iterdir() if path.is_dir()] == []
     assert log.messages == []
+
+
+def test_jobs_are_killed_before_it_looks_who_has_died(hierarchies: Hierarchies) -> None:
+    """A service manager that sees the server gone kills the spawner, too: it has no time to look around."""
+    cgroup = JobCgroup(hierarchies, "job", Limits())
+    ours, theirs = socket.socketpair()
+    program = [sys.executable, "-I", "-S", spawner_main.__file__, str(theirs.fileno()), "1024", ""]
+    with (
+        subprocess.Popen([*program, *map(str, hierarchies.bases)], pass_fds=[theirs.fileno()]) as process,
+        subprocess.Popen(["sleep", "600"]) as job,
+    ):
+        theirs.close()
+        ours.settimeout(PATIENCE)
+        (cgroup.path / "cgroup.procs").write_text(str(job.pid))
+        ping = b'{"op": "ping", "fds": 0}'
+        ours.sendall(len(ping).to_bytes(4, "big") + ping)
+        assert b"pong" in ours.recv(4096)
+        ours.close()
+        begun = time.monotonic()
+        assert job.wait(PATIENCE) == -signal.SIGKILL
+        assert time.monotonic() - begun < spawner_main.DYING  # for so long it looks whether we are gone
+        assert process.wait(PATIENCE) == 0
+    assert not cgroup.path.exists()
 
 
 # --- cancelled spawns
