@@ -134,6 +134,8 @@ def serve(
     """
     command = [*prefix, sys.executable, "-m", "client.cli", "serve"]
     command += ["--listen", "127.0.0.1:0", "--certs", str(certs), *flags]
+    if PATIENCE > 20 and "--handshake-timeout" not in flags:  # an emulated machine signs as slowly
+        command += ["--handshake-timeout", f"{PATIENCE:g}"]
     root = str(Path(__file__).parents[1])
     process = subprocess.Popen(
         command,

@@ -199,4 +199,7 @@ def test_a_bad_cgroup_parent_is_a_sentence(shared_certificates: Path) -> None:
     command += ["--certs", str(shared_certificates), "--cgroup-parent", "../up"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode == 7
-    assert ended.stderr == "worker-service: --cgroup-parent '../up' must not go up with '..'.\n"
+    # A host that lets nobody open many files is told of before that.
+    assert (
+        ended.stderr.splitlines()[-1] == "worker-service: --cgroup-parent '../up' must not go up with '..'."
+    )

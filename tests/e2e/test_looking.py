@@ -14,6 +14,7 @@ from client.blocking import Client
 from tests.e2e.test_hosts import NO_CGROUP, changed
 from tests.e2e.test_output import collect
 from tests.harness import serve
+from tests.host.common import skip_if_emulated
 from wire.messages import STDERR, STDOUT
 
 pytestmark = pytest.mark.host
@@ -43,6 +44,8 @@ def test_server_spawner_and_keeper_are_closed_to_jobs_of_their_own_user(
     shared_certificates: Path, python: str, host: str
 ) -> None:
     """Where there is no cgroup, the parent of a job is its keeper."""
+    if host == "none":
+        skip_if_emulated()
     prefix = [*(changed(NO_CGROUP) if host == "none" else []), *WITHOUT_PTRACE]
     with serve(shared_certificates, prefix=prefix) as running, running.connect() as client:
         other = client.start(["sleep", "600"])
@@ -66,6 +69,7 @@ def looked(client: Client, python: str, *pids: str) -> list[dict[str, str]]:
 
 def test_what_will_be_a_job_is_closed_to_others_of_its_user(shared_certificates: Path, python: str) -> None:
     """Between setresuid(2) and exec it is that user's, and its memory is a copy of the spawner's."""
+    skip_if_emulated()
     with serve(shared_certificates, "--job-user", "nobody") as running, running.connect() as client:
         look = client.start([python, "-I", "-S", "-c", LOOK, "between"], cwd="/")
         with client.stream(look.id) as stream:
