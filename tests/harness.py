@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from client.blocking import Client, connect
+from tests.proc import stat_of
 
-#: Nothing here should take this long, in seconds; a wait that does has failed. An emulated machine says in
-#: SLOW_MACHINE how many times slower it is.
-PATIENCE = 20.0 * float(os.environ.get("SLOW_MACHINE") or 1)
+#: How many times slower than a common machine this one is, for what depends on its speed alone. An emulated
+#: machine says so in SLOW_MACHINE.
+SLOW = int(os.environ.get("SLOW_MACHINE") or 1)
+#: Nothing here should take this long, in seconds; a wait that does has failed.
+PATIENCE = 20.0 * SLOW
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -31,7 +34,7 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 def alive(pid: int) -> bool:
     """Whether a process runs: it exists and is no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return stat_of(pid)[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -134,7 +137,7 @@ def serve(
     """
     command = [*prefix, sys.executable, "-m", "client.cli", "serve"]
     command += ["--listen", "127.0.0.1:0", "--certs", str(certs), *flags]
-    if PATIENCE > 20 and "--handshake-timeout" not in flags:  # an emulated machine signs as slowly
+    if SLOW > 1 and "--handshake-timeout" not in flags:  # an emulated machine signs as slowly
         command += ["--handshake-timeout", f"{PATIENCE:g}"]
     root = str(Path(__file__).parents[1])
     process = subprocess.Popen(

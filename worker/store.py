@@ -20,13 +20,12 @@ import trio
 
 from .log import Log
 from .output import OutputLog
-from .windows import Windows
+from .windows import MIB, Windows
 
 #: A job that waits for room on a full disk looks again after so long, in seconds: others use the disk too.
 RETRY_SECONDS = 1.0
 #: The share of a budget from which on output moves to the disk.
 NEAR = 0.75
-MIB = 1024 * 1024
 #: Transfers to and from the spill files at a time; each has a buffer of up to 8 MiB.
 WRITES, READS = 2, 2
 

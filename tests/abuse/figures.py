@@ -2,15 +2,14 @@
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.harness import Server
+from tests.proc import memory_of, processor_seconds
 
 #: The flood from outside that README and the tests speak of: 5,000 connections.
 FLOOD = ("silent=2000", "hello=1500", "trickle=750", "garbage=750")
@@ -58,7 +57,7 @@ def measure(server: Server, module: str, *arguments: str, connects: bool = False
     """
     with server.connect() as client:
         job = client.start(["sleep", "600"]).id
-        figures = Figures(_peak(server))
+        figures = Figures(memory_of(server.process.pid, "VmHWM"))
         command = [sys.executable, "-m", module, *(word.replace("JOB", job) for word in arguments)]
         start, used = time.monotonic(), processor_seconds(server.process.pid)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:
@@ -81,19 +80,8 @@ def measure(server: Server, module: str, *arguments: str, connects: bool = False
         used = processor_seconds(server.process.pid) - used
         figures.processor = (used / (time.monotonic() - start), attacked / (time.monotonic() - start))
         client.stop(job, grace=0)
-        figures.after = _peak(server)
+        figures.after = memory_of(server.process.pid, "VmHWM")
     return figures
-
-
-def _peak(server: Server) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def processor_seconds(pid: int) -> float:
-    """How long a process has used a processor."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def flood(server: Server, seconds: float, *kinds: str) -> Figures:

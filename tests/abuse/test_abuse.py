@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.abuse.attack import client_hello
-from tests.abuse.figures import INSIDERS, flood, insider, processor_seconds
+from tests.abuse.figures import INSIDERS, flood, insider
 from tests.harness import Server, eventually, serve
+from tests.proc import processor_seconds
 from wire.errors import ErrorCode, RequestError
 
 MEBIBYTE = 2**20

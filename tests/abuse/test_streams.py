@@ -5,22 +5,18 @@ from pathlib import Path
 
 from tests.abuse.insider import Insider
 from tests.harness import serve
+from tests.proc import memory_of
 from wire.messages import Request
 
 MEBIBYTE = 2**20
 CONNECTIONS, STREAMS = 4, 256
 
 
-def resident(pid: int) -> int:
-    """The memory that a process has now, in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
-
-
 def test_a_thousand_streams_that_nobody_reads(shared_certificates: Path) -> None:
     with serve(shared_certificates) as server, server.connect() as client, ExitStack() as stack:
         job = client.start(["head", "-c", f"{150 * MEBIBYTE}", "/dev/zero"]).id
         assert client.wait(job).output == 150 * MEBIBYTE
-        before = resident(server.process.pid)
+        before = memory_of(server.process.pid)
         held = []
         for _ in range(CONNECTIONS):
             tls, connection = Insider(server.port, shared_certificates, job, 60).native()
@@ -34,6 +30,6 @@ def test_a_thousand_streams_that_nobody_reads(shared_certificates: Path) -> None
         most = before
         for _ in range(200):
             client.query(job)
-            most = max(most, resident(server.process.pid))
+            most = max(most, memory_of(server.process.pid))
         # 256 KiB for each of them would be 256 MiB.
         assert most - before < 100 * MEBIBYTE

@@ -5,8 +5,9 @@ import random
 import sys
 
 from tests.bench.rows import Findings, Promise, Row
-from tests.bench.setting import MB, MIB, Setting, memory_of, result, say
+from tests.bench.setting import MB, MIB, Setting, result, say
 from tests.harness import serve
+from tests.proc import memory_of
 
 BUDGET = 256 * MIB
 OVER = 128 * MIB

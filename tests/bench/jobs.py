@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.bench.burst import AT_ONCE
 from tests.bench.podman import Podman, open_podman
 from tests.bench.rows import Findings, Promise, Row, Series, median
-from tests.bench.setting import Setting, line_of, memory_of, program, say, take_turns, tell
+from tests.bench.setting import Setting, line_of, program, say, take_turns, tell
 from tests.bench.ssh import Ssh
 from tests.harness import Server, serve
+from tests.proc import memory_of
 
 KIB = 1024
 FEW = 100

@@ -108,12 +108,3 @@ def tell(process: subprocess.Popen[str], line: str = "") -> None:
     assert process.stdin is not None
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
-
-
-def memory_of(pid: int, field: str = "VmRSS") -> int:
-    """Bytes of a process's memory by a field of /proc/PID/status, such as VmHWM for the peak."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    raise ValueError(f"/proc/{pid}/status has no {field}")

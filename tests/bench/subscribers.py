@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from client.blocking import Client
 from tests.bench.rows import Findings, Promise, Row, Series, median
-from tests.bench.setting import Setting, line_of, memory_of, program, say
+from tests.bench.setting import Setting, line_of, program, say
 from tests.harness import serve
+from tests.proc import memory_of
 from wire.messages import Output
 
 KIB = 1024

@@ -199,7 +199,7 @@ def test_an_identity_that_is_no_file_name(shared_certificates: Path) -> None:
         client_context(shared_certificates, "a\0b")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights for a moment")
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can give up root's rights for a moment")
 @pytest.mark.parametrize("closed", ["certs", "certs/admin.key"])
 def test_no_permission_is_said(certificates: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
     monkeypatch.chdir(certificates.parent)  # nobody else may even pass through the directories above

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.abuse.insider import Insider
-from tests.harness import Server, eventually, serve
+from tests.harness import eventually, serve
+from tests.proc import memory_of, page_faults, transferred
 from wire.connection import Signal
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Status
@@ -26,14 +27,6 @@ for block in range(int(sys.argv[1]) // 2**20):
     while view:
         view = view[os.write(1, view):]
 """
-
-
-def peak_memory(server: Server) -> int:
-    """The most memory that a server had resident so far, in bytes."""
-    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel tells no VmHWM")
 
 
 def printer(size: int) -> list[str]:
@@ -63,7 +56,7 @@ def test_a_large_job_is_kept_within_the_budget(shared_certificates: Path, tmp_pa
                 size += len(piece.data)
         assert size == ended.output
         assert digest.hexdigest() == expected(LARGE)
-        assert peak_memory(server) < (256 + 128) * MIB
+        assert memory_of(server.process.pid, "VmHWM") < (256 + 128) * MIB
         assert list(tmp_path.iterdir()) == []  # the file has no name
         client.remove(job.id)
         with pytest.raises(RequestError) as caught:
@@ -74,26 +67,21 @@ def test_a_large_job_is_kept_within_the_budget(shared_certificates: Path, tmp_pa
 SMALL = ("--output-memory", "2M", "--job-memory", "1M", "--spill-limit", "4M")
 
 
-def transferred(server: Server, what: str) -> int:
-    """Bytes that a server has read (rchar) or written (wchar) so far, wherever."""
-    found = Path(f"/proc/{server.process.pid}/io").read_text()
-    return int(found.partition(f"{what}: ")[2].split()[0])
-
-
 def test_output_goes_to_the_disk_and_comes_back_before_anybody_waits_for_it(
     shared_certificates: Path, tmp_path: Path
 ) -> None:
     with serve(shared_certificates, "--spill-dir", str(tmp_path)) as server, server.connect() as client:
         # No budget is used up, but three quarters of the job's own are.
-        written = transferred(server, "wchar")
+        pid = server.process.pid
+        written = transferred(pid, "wchar")
         fits = client.start(printer(60 * MIB))
         assert client.wait(fits.id).output == 60 * MIB
-        eventually(lambda: transferred(server, "wchar") - written > 8 * MIB, "output moves ahead of need")
+        eventually(lambda: transferred(pid, "wchar") - written > 8 * MIB, "output moves ahead of need")
         client.remove(fits.id)
 
         job = client.start(printer(200 * MIB))
         client.wait(job.id)
-        read = transferred(server, "rchar")
+        read = transferred(pid, "rchar")
         tls, connection = Insider(server.port, shared_certificates, job.id, 60).native()
         with tls:
             credit = 20 * MIB
@@ -104,12 +92,7 @@ def test_output_goes_to_the_disk_and_comes_back_before_anybody_waits_for_it(
                     assert isinstance(event, Output)
                     credit -= len(event.data)
             # More than what is left of a window of 2 MiB, which is what was asked for.
-            eventually(lambda: transferred(server, "rchar") - read > 23 * MIB, "output is read ahead")
-
-
-def page_faults(server: Server) -> int:
-    """How often a server has touched memory that it had not yet, or no more."""
-    return int(Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+            eventually(lambda: transferred(pid, "rchar") - read > 23 * MIB, "output is read ahead")
 
 
 def test_the_memory_of_a_replay_is_used_again(shared_certificates: Path, tmp_path: Path) -> None:
@@ -118,10 +101,10 @@ def test_the_memory_of_a_replay_is_used_again(shared_certificates: Path, tmp_pat
         client.wait(job)
         faults = []
         for _ in range(2):
-            before = page_faults(server)
+            before = page_faults(server.process.pid)
             with client.stream(job) as stream:
                 assert sum(len(piece.data) for piece in stream if isinstance(piece, Output)) == 200 * MIB
-            faults.append(page_faults(server) - before)
+            faults.append(page_faults(server.process.pid) - before)
         assert faults[1] < 200 * MIB // 4096 // 10, faults
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_budget import MIB, expected, printer
-from tests.harness import PATIENCE, Server, eventually, serve
-from tests.host.common import SLOW, descriptors
+from tests.harness import PATIENCE, SLOW, Server, eventually, serve
+from tests.host.common import descriptors
 from wire.jobs import Status
 
 pytestmark = pytest.mark.host

@@ -11,6 +11,7 @@ from tests.e2e.test_hosts import UNIFIED, entering, own_cgroup
 from tests.harness import alive, eventually, serve
 from tests.host.common import MIB, begin, program
 from tests.host.test_leftovers import jobs_cgroups
+from tests.proc import memory_of
 from wire.jobs import CauseKind, Status
 from worker.mounts import read_mounts
 
@@ -40,11 +41,6 @@ def small_host() -> Iterator[list[str]]:
         path.rmdir()
 
 
-def resident(pid: int) -> int:
-    """Bytes that a process has resident."""
-    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
-
-
 def test_the_job_goes_as_one_and_neither_the_server_nor_another_job(shared_certificates: Path) -> None:
     """The server is larger than any process of the job: the kernel would take it, were all of them equal."""
     with (
@@ -54,7 +50,7 @@ def test_the_job_goes_as_one_and_neither_the_server_nor_another_job(shared_certi
     ):
         printer = client.start(["head", "-c", str(HELD * MIB), "/dev/zero"])
         assert client.wait(printer.id).output == HELD * MIB
-        assert resident(server.process.pid) > LESS * MIB * 1.5
+        assert memory_of(server.process.pid) > LESS * MIB * 1.5
         bystander, _ = begin(client, program("stay_deaf"))
         spawner = server.spawner_pid
         greedy = client.start(program("allocate_in", CROWD, LESS), seconds=60)

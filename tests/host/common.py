@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
-from tests.harness import Server
+from tests.harness import SLOW, Server
 from wire.jobs import JobStatus
 from wire.limits import Limits, parse_limits
 from wire.messages import STDOUT
 
-#: How many times slower than a common machine this one is, for what depends on its speed alone.
-SLOW = int(os.environ.get("SLOW_MACHINE", "1"))
 MIB = 2**20
 #: One ceiling of each of the four kinds, wide enough for small programs.
 FOUR = parse_limits(cpu="512", memory="500M", disk="500", pids="50")

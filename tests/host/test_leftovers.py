@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
-from tests.harness import PATIENCE, Server, alive, children, eventually, serve
-from tests.host.common import FOUR, SLOW, bases, descriptors, directories
+from tests.harness import PATIENCE, SLOW, Server, alive, children, eventually, serve
+from tests.host.common import FOUR, bases, descriptors, directories
 from wire.jobs import CauseKind
 
 pytestmark = pytest.mark.host

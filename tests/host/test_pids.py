@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from client.blocking import Client
-from tests.harness import alive, eventually
-from tests.host.common import SLOW, control, directories, figure, program
+from tests.harness import SLOW, alive, eventually
+from tests.host.common import control, directories, figure, program
 from wire.jobs import JobStatus
 from wire.limits import parse_limits
 

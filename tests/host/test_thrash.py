@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
-from tests.host.common import MIB, SLOW, finish
+from tests.harness import SLOW
+from tests.host.common import MIB, finish
 from wire.jobs import CauseKind
 from wire.limits import parse_limits
 

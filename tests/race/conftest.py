@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.host.common import SLOW
+from tests.harness import SLOW
 
 CANCELLED = pytest.StashKey[list[int]]()
 

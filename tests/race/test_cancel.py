@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.host.common import SLOW, skip_if_emulated
+from tests.harness import SLOW
+from tests.host.common import skip_if_emulated
 from tests.race import footprint
 from tests.race.cancel import Moment, Swept, sweep
 from tests.race.footprint import LeftError

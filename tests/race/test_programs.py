@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.host.common import SLOW
+from tests.harness import SLOW
 from tests.race.programs import run_program
 from tests.race.seeds import seed_scheduler
 

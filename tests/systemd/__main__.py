@@ -8,7 +8,6 @@ What a host lacks for it is said, and nothing is tested then.
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from tests.systemd.checks import CHECKS
 from tests.systemd.guest import CHOSEN, INSTRUCTION
 from tests.systemd.root import make_root, pack
-from tests.vm.machine import CPU, VirtualMachineError, run
+from tests.vm.machine import CPU, exit_code, run
 from tests.vm.needs import SYSTEM_PATH, newest_kernel
 
 #: Programs that must be there, each with the Debian package that brings it.
@@ -98,15 +97,7 @@ def main() -> int:
             "SKIPPED, NOTHING WAS TESTED under systemd:\n" + "".join(f"  {it}\n" for it in missing)
         )
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return min(test_in_machine(asked.only or [], asked.debian), 1)
-    except VirtualMachineError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted; the virtual machine was ended.\n")
-        return 130
+    return exit_code(lambda: min(test_in_machine(asked.only or [], asked.debian), 1))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ Arguments go to pytest, and its exit code comes back. VM_PATIENCE is how long th
 
 import os
 import shlex
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.vm.disk import GIB, blank, formatted
-from tests.vm.machine import SHARED, VirtualMachineError, boot_command, run
+from tests.vm.machine import SHARED, boot_command, exit_code, run
 from tests.vm.needs import SYSTEM_PATH, find_needs
 
 ROOT = Path(__file__).parents[2]
@@ -55,15 +54,7 @@ def test_in_machine(arguments: list[str]) -> int:
 
 def main() -> int:
     """Run the tests; errors are sentences on stderr."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return test_in_machine(sys.argv[1:])
-    except VirtualMachineError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted; the virtual machine was ended.\n")
-        return 130
+    return exit_code(lambda: test_in_machine(sys.argv[1:]))
 
 
 if __name__ == "__main__":

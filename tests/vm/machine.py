@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -134,3 +135,16 @@ def run(command: list[str], env: dict[str, str], patience: float, status: Path) 
     if "Kernel panic" in words:
         raise VirtualMachineError("the virtual machine's kernel panicked, as shown above.")
     raise VirtualMachineError("the virtual machine ended before the tests did; its last words are above.")
+
+
+def exit_code(test: Callable[[], int]) -> int:
+    """Run what tests in a machine, which ends with it; errors are sentences on stderr."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return test()
+    except VirtualMachineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; the virtual machine was ended.\n")
+        return 130

@@ -17,7 +17,8 @@ from worker.blocks import BLOCK_BYTES, Block, Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import KEEP_SECONDS, Reader
 from worker.spill import Place, SpillFile
-from worker.store import MIB, Budget, OutputStore
+from worker.store import Budget, OutputStore
+from worker.windows import MIB
 
 DATA = random.Random(4).randbytes(24 * MIB)  # noqa: S311  # nothing secret
 

@@ -18,7 +18,8 @@ from worker.blocks import BLOCK_BYTES, RUN_BYTES, Block
 from worker.direct import ALIGN, DirectFile
 from worker.output import OutputLog
 from worker.spill import Place, SpillFile
-from worker.store import MIB, Budget, OutputStore
+from worker.store import Budget, OutputStore
+from worker.windows import MIB
 
 DATA = random.Random(4).randbytes(24 * MIB)  # noqa: S311  # nothing secret
 

@@ -15,7 +15,8 @@ from worker.blocks import Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
 from worker.spill import SpillFile
-from worker.store import MIB, Budget, OutputStore, Overflow
+from worker.store import Budget, OutputStore, Overflow
+from worker.windows import MIB
 
 PIECE = 64 * 1024
 MEMORY, JOB_MEMORY = 8 * PIECE + PIECE // 2, 4 * PIECE + PIECE // 2
