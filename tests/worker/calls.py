@@ -100,6 +100,7 @@ class FakeCall:
     stall: float = 30.0
     trail: Trail = NO_TRAIL
     alone: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    has_room: bool = False
     granted: trio.Event = field(default_factory=trio.Event)
     chunks: list[Chunk] = field(default_factory=list)
     gaps: list[Missing] = field(default_factory=list)
@@ -126,12 +127,15 @@ class FakeCall:
 
     async def room(self) -> None:
         await trio.lowlevel.checkpoint()
+        self.has_room = True
 
     def grant(self, amount: int) -> None:
         self.available += amount
         self.granted.set()
 
     def output(self, chunk: Chunk | Missing) -> None:
+        assert self.has_room
+        self.has_room = False
         if isinstance(chunk, Missing):
             self.gaps.append(chunk)
             return
