@@ -96,6 +96,11 @@ fuzz *args: setup
 race *args: setup
     @{{ bin }}/python -m tests.race "$@"
 
+# Let clients do at random all that they may, against servers of every budget, and check each byte; --help tells more
+[group('work on it')]
+soak *args: setup
+    @{{ bin }}/python -m tests.soak "$@"
+
 # Look for known vulnerabilities in what is locked, and for unsafe code in what is ours
 [group('work on it')]
 audit: setup
