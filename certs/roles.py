@@ -60,6 +60,11 @@ class Identity:
     serial: str
     role: Role
 
+    @property
+    def principal(self) -> str:
+        """Whose share of a server something counts against: an Admin and a User of one name are two."""
+        return f"{self.role.value} {self.name}"
+
 
 def role_oid(role: Role, arc: str = DEFAULT_ARC) -> x509.ObjectIdentifier:
     """The OID of ``role``'s extension below ``arc``; CertsError if ``arc`` is no OID."""

@@ -46,6 +46,16 @@ class Event(enum.StrEnum):
     AUDIT_GAP = "audit_gap"
 
 
+#: What an allowed request that changes something leads to, by its method: one line of what it did or, if it
+#: came to nothing, the other.
+_OUTCOMES: Final = {
+    "start": (Event.JOB_STARTED, Event.JOB_REFUSED),
+    "stop": (Event.JOB_STOPPING, Event.REQUEST_FAILED),
+    "remove": (Event.JOB_REMOVED, Event.REQUEST_FAILED),
+}
+_CANCELLED: Final = RequestError(ErrorCode.CANCELLED, "it was cancelled before anything was done")
+
+
 class Outcome(enum.StrEnum):
     """How it came out, but for a job's end, where this is the job's status."""
 
@@ -104,7 +114,10 @@ class Trail:
         self._audit = audit
         self._context = context or {}
         self._last: Line | None = None
-        self._failed = False
+        method = self._context.get("method")
+        self._did: Event | None
+        self._did, self._came_to_nothing = _OUTCOMES.get(str(method), (None, Event.REQUEST_FAILED))
+        self._settled = False  # what became of the request is recorded, or somebody else will record it
 
     def about(self, **fields: object) -> "Trail":
         """A trail that says more."""
@@ -120,6 +133,8 @@ class Trail:
 
     def record(self, event: Event, outcome: str, **fields: object) -> None:
         """Record an event; what is None is left out."""
+        if event is self._did:
+            self._settled = True
         if self._audit is not None:
             self._last = self._audit.record(event, outcome, self._context | fields)
 
@@ -151,12 +166,20 @@ class Trail:
             )
 
     def failed(self, error: RequestError) -> None:
-        """Record that a request which was allowed came to nothing; once, whoever learns of it first."""
-        if not self._failed:
-            self._failed = True
-            start = self._context.get("method") == "start"
-            event = Event.JOB_REFUSED if start else Event.REQUEST_FAILED
-            self.record(event, Outcome.FAILED, code=error.code, cause=error.message)
+        """Record that a request which was allowed came to nothing, if nothing is recorded of it yet."""
+        if not self._settled:
+            self._settled = True
+            self.record(self._came_to_nothing, Outcome.FAILED, code=error.code, cause=error.message)
+
+    def cancelled(self) -> None:
+        """Record that a request was cancelled before it did anything, if it was one to change something."""
+        if self._did is not None:
+            self.failed(_CANCELLED)
+
+    def hand_over(self) -> "Trail":
+        """The trail on which another task records what becomes of the request, also if it is cancelled."""
+        self._settled = True
+        return Trail(self._audit, self._context)
 
     def ended(self, job: str, end: Exit, cause: Cause) -> None:
         """Record the end of a job that this trail's request started."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
@@ -35,6 +35,7 @@ from wire.messages import STDOUT, Request
 from .audit import Event, Outcome, Trail
 from .blocks import BLOCK_BYTES, Chunk
 from .bounds import SMALL_FRAME_BYTES, Bounds
+from .job import Job
 from .output import Missing
 from .reader import Reader
 from .registry import Registry
@@ -89,24 +90,29 @@ class Call(Protocol):
         """Send a piece of output, for which there must be credit, or say that it cannot be had."""
 
 
+#: What a request leads to: builds the record of its reply, as things are when there is room to send it.
+Answer: TypeAlias = Callable[[], object]
+#: A request that was allowed, and what runs it.
+Prepared: TypeAlias = Callable[[Call], Awaitable[Answer]]
+Handler: TypeAlias = Callable[[Call, Any], Awaitable[Answer]]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One row of the table."""
 
     roles: frozenset[Role]
     params: type
-    run: Callable[[Call, Any], Awaitable[object]]
+    run: Handler
 
 
 METHODS: dict[str, Method] = {}
 
 
-def method(
-    name: str, params: type, *roles: Role
-) -> Callable[[Callable[[Call, Any], Awaitable[object]]], Callable[[Call, Any], Awaitable[object]]]:
+def method(name: str, params: type, *roles: Role) -> Callable[[Handler], Handler]:
     """Put a handler into the table, with the roles that may call it."""
 
-    def register(run: Callable[[Call, Any], Awaitable[object]]) -> Callable[[Call, Any], Awaitable[object]]:
+    def register(run: Handler) -> Handler:
         METHODS[name] = Method(frozenset(roles), params, run)
         return run
 
@@ -131,7 +137,7 @@ def authorise(role: Role, name: str) -> Method:
     return found
 
 
-def prepare(role: Role, request: Request) -> Callable[[Call], Awaitable[object]]:
+def prepare(role: Role, request: Request) -> Prepared:
     """Authorise a request and read its parameters; return what runs it, without what it does not need.
 
     Raises:
@@ -150,12 +156,12 @@ def frame_bytes(role: Role, bounds: Bounds) -> int:
     return bounds.max_frame if role in METHODS["start"].roles else min(bounds.max_frame, SMALL_FRAME_BYTES)
 
 
-async def _run(found: Method, params: object, call: Call) -> object:
+async def _run(found: Method, params: object, call: Call) -> Answer:
     return await found.run(call, params)
 
 
 @method("start", StartParams, Role.ADMIN)
-async def start(call: Call, params: StartParams) -> JobReply:
+async def start(call: Call, params: StartParams) -> Answer:
     user = await call.registry.users.find(params.user)
     spec = _process_spec(params, call.registry.bounds.max_argument_bytes, user)
     timeout = None if params.timeout is None else _seconds("timeout", params.timeout)
@@ -168,39 +174,43 @@ async def start(call: Call, params: StartParams) -> JobReply:
     job = await call.registry.start(
         spec, owner=call.identity.name, limits=params.limits or None, seconds=timeout, trail=call.trail
     )
-    return JobReply(job.status())
+    return partial(_tell, job)
 
 
 @method("stop", StopParams, Role.ADMIN)
-async def stop(call: Call, params: StopParams) -> JobReply:
+async def stop(call: Call, params: StopParams) -> Answer:
     job = call.registry.find(params.id)
     grace = call.registry.grace if params.grace is None else _seconds("grace", params.grace)
     if not job.ended.is_set():
         call.trail.record(Event.JOB_STOPPING, Outcome.DONE, job=job.id, grace=grace)
     await job.stop(Cause(CauseKind.STOPPED, by=call.identity.name), grace)
-    return JobReply(job.status())
+    return partial(_tell, job)
 
 
 @method("query", JobParams, Role.ADMIN, Role.USER)
-async def query(call: Call, params: JobParams) -> JobReply:
+async def query(call: Call, params: JobParams) -> Answer:
     await trio.lowlevel.checkpoint()
-    return JobReply(call.registry.find(params.id).measured())
+    return partial(_measure, call.registry.find(params.id))
 
 
 @method("wait", JobParams, Role.ADMIN, Role.USER)
-async def wait(call: Call, params: JobParams) -> JobReply:
+async def wait(call: Call, params: JobParams) -> Answer:
     job = call.registry.find(params.id)
     await job.ended.wait()
-    return JobReply(job.status())
+    return partial(_tell, job)
 
 
 @method("list", ListParams, Role.ADMIN, Role.USER)
-async def list_jobs(call: Call, params: ListParams) -> ListReply:
-    await call.turn()
+async def list_jobs(call: Call, params: ListParams) -> Answer:
+    await trio.lowlevel.checkpoint()
+    return partial(_page, call.registry, params.after)
+
+
+def _page(registry: Registry, cursor: str | None) -> ListReply:
     page: list[JobStatus] = []
     last = 0
     room = PAGE_BYTES
-    for job in call.registry.after(params.after):
+    for job in registry.after(cursor):
         status = job.status()
         room -= 512 + sum(16 + len(word) for word in status.argv) + len(status.cwd or b"")
         if page and room < 0:
@@ -211,7 +221,7 @@ async def list_jobs(call: Call, params: ListParams) -> ListReply:
 
 
 @method("stream", StreamParams, Role.ADMIN, Role.USER)
-async def stream(call: Call, params: StreamParams) -> JobReply:
+async def stream(call: Call, params: StreamParams) -> Answer:
     if problem := params.problem():
         raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
     job = call.registry.find(params.id)
@@ -238,7 +248,7 @@ async def stream(call: Call, params: StreamParams) -> JobReply:
         )
     if params.follow:
         await job.ended.wait()
-    return JobReply(job.status())
+    return partial(_tell, job)
 
 
 async def _send_next(call: Call, reader: Reader, only: int | None) -> None:
@@ -262,11 +272,19 @@ async def _send_next(call: Call, reader: Reader, only: int | None) -> None:
 
 
 @method("remove", JobParams, Role.ADMIN)
-async def remove(call: Call, params: JobParams) -> JobReply:
+async def remove(call: Call, params: JobParams) -> Answer:
     await trio.lowlevel.checkpoint()
     job = call.registry.remove(params.id)
     call.trail.record(Event.JOB_REMOVED, Outcome.DONE, job=job.id)
+    return partial(_tell, job)
+
+
+def _tell(job: Job) -> JobReply:
     return JobReply(job.status())
+
+
+def _measure(job: Job) -> JobReply:
+    return JobReply(job.measured())
 
 
 def _seconds(name: str, value: float) -> float:

@@ -2,9 +2,11 @@
 
 import os
 import uuid
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import trio
 
@@ -39,6 +41,7 @@ class Retention:
     seconds: float | None = None
 
 
+_NUMBER = attrgetter("number")
 _CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
 
 
@@ -94,25 +97,28 @@ class Registry:
         self._spawner = spawner
         self._log = log
         self._jobs: dict[str, Job] = {}
+        self._order: list[Job] = []  # the same, by number
         self._ids = Ids()
         self._unfinished = 0  # jobs that run or are being started
         self._starting: set[trio.CancelScope] = set()
         self._closing = False
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(tuple(self._jobs.values()))
+        return iter(tuple(self._order))
 
     def after(self, cursor: str | None) -> Iterator[Job]:
         """Every job, or those behind a cursor, which is a job's ``number`` as text: it may have gone.
 
+        It costs what is taken of it, however many jobs there are; take it before the next checkpoint.
+
         Raises:
             RequestError: that is no cursor.
         """
-        if cursor is None:
-            return iter(self)
+        cursor = "0" if cursor is None else cursor
         if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
             raise RequestError(ErrorCode.BAD_REQUEST, f"list: {cursor!r:.60} is no `next` of a page.")
-        return (job for job in self if job.number > int(cursor))
+        begin = bisect_right(self._order, int(cursor), key=_NUMBER)
+        return map(self._order.__getitem__, range(begin, len(self._order)))
 
     def find(self, id_or_prefix: str) -> Job:
         """Return the job with this id, or the only one whose id begins so.
@@ -173,7 +179,8 @@ class Registry:
         job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output, user=user)
         attempt = _Attempt()
         self._unfinished += 1
-        self._nursery.start_soon(self._run, job, attempt, trail, name=f"job {job.id}")
+        # From here on it is the job that tells what becomes of it, also if nobody waits for it any more.
+        self._nursery.start_soon(self._run, job, attempt, trail.hand_over(), name=f"job {job.id}")
         await attempt.settled.wait()
         if attempt.failure is not None:
             raise attempt.failure
@@ -208,7 +215,9 @@ class Registry:
     def _forget(self, id_: str) -> None:
         self._ended.pop(id_, None)
         self._ids.discard(id_)
-        self._jobs.pop(id_).output.remove()
+        job = self._jobs.pop(id_)
+        del self._order[bisect_left(self._order, job.number, key=_NUMBER)]
+        job.output.remove()
 
     def _expire(self, id_: str) -> None:
         self._forget(id_)
@@ -231,16 +240,18 @@ class Registry:
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for job in self:
-                if not job.ended.is_set():
-                    self._trail.record(
-                        Event.JOB_STOPPING,
-                        Outcome.DONE,
-                        job=job.id,
-                        grace=grace,
-                        by=cause.by,
-                        cause=cause.detail,
-                    )
+                if job.ended.is_set():
+                    continue
+                self._trail.record(
+                    Event.JOB_STOPPING,
+                    Outcome.DONE,
+                    job=job.id,
+                    grace=grace,
+                    by=cause.by,
+                    cause=cause.detail,
+                )
                 nursery.start_soon(job.stop, cause, grace)
+                await trio.lowlevel.checkpoint()  # a thousand at once would hold up everybody else
 
     async def _run(self, job: Job, attempt: _Attempt, trail: Trail) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
@@ -248,6 +259,7 @@ class Registry:
             self._count += 1
             job.number = self._count
             self._jobs[job.id] = job
+            self._order.append(job)
             self._ids.add(job.id)
             attempt.failure = None
             attempt.settled.set()

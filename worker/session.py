@@ -3,11 +3,14 @@
 Theory of operation. The reader turns messages into tasks, one a request. Outgoing messages are encoded
 into one buffer, in the same synchronous step that accounts for their credit, and `worker.outbox` sends
 them. Who wants to send output waits while the buffer holds SEND_BYTES, and takes it from the log only
-then, so that a peer that does not read costs us one buffer. An error in a request's task is that
-request's error; a protocol error or a cut ends this connection and no other.
+then, so that a peer that does not read costs us one buffer. Replies are built one at a time, in the step
+that queues them: a request leads not to a reply but to a function that builds it, which is called once
+there is room and the identity has its turn. So 256 requests whose replies nobody reads hold 256 tasks and
+no reply. An error in a request's task is that request's error; a protocol error or a cut ends this
+connection and no other.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -15,7 +18,7 @@ import trio
 from certs.roles import Identity
 from wire import codec
 from wire.connection import Connection, Role, Signal, State
-from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -36,7 +39,7 @@ from .audit import NO_TRAIL, Event, Outcome, Trail
 from .blocks import Chunk
 from .bounds import DEFAULTS, Bounds
 from .log import Log
-from .methods import frame_bytes, prepare
+from .methods import Answer, Prepared, frame_bytes, prepare
 from .outbox import Outbox, StalledError
 from .output import Missing
 from .registry import Registry
@@ -90,7 +93,7 @@ class _Call:
         if self.session.turns is None:
             await trio.lowlevel.checkpoint()
         else:
-            await self.session.turns.take(self.identity.name)
+            await self.session.turns.take(self.identity.principal)
 
     async def room(self) -> None:
         await self.session.room(SEND_BYTES)
@@ -150,6 +153,7 @@ class Session:
         self._calls: dict[int, _Call] = {}
         self._outbox = Outbox(stream, stall, acknowledged)
         self.alone = trio.CapacityLimiter(ALONE)
+        self._replying = trio.Lock()  # whoever has it builds the next reply
         self._reading = trio.CancelScope()
         self._ending = False  # no new requests are taken
         self._last_word: Failure | None = None  # what the client was told when its connection was ended
@@ -160,8 +164,11 @@ class Session:
         self.queue(message)
 
     async def room(self, most: int) -> None:
-        """Wait until fewer bytes than so many wait to be sent."""
+        """Wait until fewer than ``most`` bytes wait to be sent."""
         await self._outbox.room(most)
+        await self._wait_unless_open()
+
+    async def _wait_unless_open(self) -> None:  # noqa: ASYNC910  # no checkpoint: there is still room
         if self.connection.state is not State.OPEN:
             await trio.sleep_forever()  # it has failed meanwhile, and our cancel is on its way
 
@@ -293,28 +300,39 @@ class Session:
         self._trail.request(request).decided(request, error)
         await self.send(Failure(request.id, error.code, error.message))
 
-    async def _serve(self, call: _Call, run: Callable[[_Call], Awaitable[object]]) -> None:
+    async def _serve(self, call: _Call, run: Prepared) -> None:
         """Run one request and send its final message."""
-        final: Message = Failure(call.id, ErrorCode.CANCELLED, "The request was cancelled.")
+        failure: Failure | None = Failure(call.id, ErrorCode.CANCELLED, "The request was cancelled.")
         with call.scope:
             try:
-                final = Reply(call.id, codec.to_map(await run(call)))
+                answer = await run(call)
+                del run  # with its parameters, while the reply waits
+                await self._reply(call, answer)
+                failure = None
             except RequestError as error:
                 call.trail.failed(error)
-                final = Failure(call.id, error.code, error.message, error.offset)
+                failure = Failure(call.id, error.code, error.message, error.offset)
+            except trio.Cancelled:
+                call.trail.cancelled()
+                raise
             except Exception:  # noqa: BLE001  # one request's bug must not end the connection
                 self._log.exception("a request failed", method=call.method)
                 call.trail.failed(RequestError(ErrorCode.INTERNAL, "The server failed; see its log."))
-                final = Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log.")
-        try:
-            await self.send(final)
-        except LocalProtocolError:
-            self._log.exception("a result could not be sent", method=call.method)
-            await self.send(Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log."))
+                failure = Failure(call.id, ErrorCode.INTERNAL, "The server failed; see its log.")
+        if failure is not None:
+            await self.send(failure)
         if self._calls.get(call.id) is call:  # once its final message is out, an id may be used again
             del self._calls[call.id]
         if self._ending and not self._calls:
             self._reading.cancel()
+
+    async def _reply(self, call: _Call, answer: Answer) -> None:
+        """Build a reply and queue it, once there is room and the identity has its turn."""
+        async with self._replying:
+            await self.room(REPLY_BYTES)
+            await call.turn()
+            await self._wait_unless_open()
+            self.queue(Reply(call.id, codec.to_map(answer())))
 
 
 def reason_of(error: BaseException) -> str:

@@ -38,6 +38,8 @@ STRIDES = {
     "websocket_connection": 71,
     "native_client": 43,
     "websocket_client": 71,
+    "audited_request": 3,
+    "audited_session": 3,
     "serve": 71,
     "make_room": 7,
     "make_room_by_dropping": 7,

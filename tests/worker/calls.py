@@ -145,7 +145,7 @@ class FakeCall:
 
 
 async def answer(call: FakeCall, name: str, **params: Any) -> Any:
-    return await prepare(call.role, Request(1, name, params))(call)
+    return (await prepare(call.role, Request(1, name, params))(call))()
 
 
 def ended_job(*pieces: tuple[int, bytes]) -> FakeJob:

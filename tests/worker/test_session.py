@@ -35,7 +35,7 @@ from wire.messages import (
 from wire.trio_stream import receive_event
 from worker import session as session_module
 from worker.bounds import SMALL_FRAME_BYTES, Bounds
-from worker.methods import METHODS, Call, Method
+from worker.methods import METHODS, Answer, Call, Method
 from worker.output import OutputLog
 from worker.registry import Registry
 from worker.session import SEND_BYTES, Session, refuse
@@ -158,10 +158,10 @@ async def serving(
 
 
 @pytest.fixture
-def handler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Call], Awaitable[object]]], None]:
+def handler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Call], Awaitable[Answer]]], None]:
     """Makes ``query`` do what a test says."""
 
-    def use(run: Callable[[Call], Awaitable[object]]) -> None:
+    def use(run: Callable[[Call], Awaitable[Answer]]) -> None:
         old = METHODS["query"]
         monkeypatch.setitem(METHODS, "query", Method(old.roles, old.params, lambda call, params: run(call)))
 
@@ -394,7 +394,7 @@ async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
             await peer.receive()
             await peer.send(Request(1, "list"))
             await trio.testing.wait_all_tasks_blocked()
-            assert list(turns._line._waiting) == [(False, "bob")]
+            assert list(turns._line._waiting) == [(False, "Admin bob")]
             await client_end.aclose()
     assert not turns._line._waiting
 
@@ -403,9 +403,9 @@ async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
 
 
 async def test_an_error_of_ours_ends_one_request_and_is_logged(
-    log: KeptLog, handler: Callable[[Callable[[Call], Awaitable[object]]], None]
+    log: KeptLog, handler: Callable[[Callable[[Call], Awaitable[Answer]]], None]
 ) -> None:
-    async def fail(call: Call) -> object:
+    async def fail(call: Call) -> Answer:
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("both", [ZeroDivisionError("secret"), KeyError(1)])
 
@@ -434,11 +434,11 @@ async def test_an_error_of_ours_ends_one_request_and_is_logged(
     ids=["large", "long", "no text"],
 )
 async def test_a_result_that_the_wire_cannot_carry(
-    log: KeptLog, handler: Callable[[Callable[[Call], Awaitable[object]]], None], result: JobReply
+    log: KeptLog, handler: Callable[[Callable[[Call], Awaitable[Answer]]], None], result: JobReply
 ) -> None:
-    async def reply(call: Call) -> object:
+    async def reply(call: Call) -> Answer:
         await trio.lowlevel.checkpoint()
-        return result
+        return lambda: result
 
     handler(reply)
     async with serving(log, orderly=False) as world:

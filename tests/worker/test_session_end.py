@@ -12,7 +12,7 @@ from tests.worker.test_session import WAIT, FakeJob, FakeRegistry, Peer, query, 
 from wire.errors import ErrorCode
 from wire.jobs import JobReply
 from wire.messages import STDOUT, Failure, Output, Request
-from worker.methods import METHODS, Call, Method
+from worker.methods import METHODS, Answer, Call, Method
 from worker.registry import Registry
 from worker.session import Session
 
@@ -78,10 +78,10 @@ async def test_the_reason_does_not_wait_for_a_request_that_takes_its_time(
 ) -> None:
     release = trio.Event()
 
-    async def slow(call: Call, params: object) -> object:
+    async def slow(call: Call, params: object) -> Answer:
         with trio.CancelScope(shield=True):
             await release.wait()
-        return JobReply(FakeJob("a").status())
+        return lambda: JobReply(FakeJob("a").status())
 
     monkeypatch.setitem(METHODS, "query", Method(METHODS["query"].roles, METHODS["query"].params, slow))
     async with serving(log) as world:
