@@ -8,6 +8,7 @@ here.
 """
 
 import enum
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,11 @@ class Role(enum.Enum):
 # The whole encoding of each value is compared, so another string type, another length form, trailing bytes
 # and look-alike text are all one case: different bytes.
 _ENCODED: Final = {Role.ADMIN: b"\x0c\x05Admin", Role.USER: b"\x0c\x04User"}
+#: The longest name, in bytes of UTF-8, as it is printed: it stands in every reply and line about its bearer's
+#: jobs. X.520 allows a common name 64 characters.
+MAX_NAME_BYTES: Final = 256
+#: How much of a name that is longer is told.
+_TOLD = 64
 _LEAF: Final = {Role.ADMIN: 1, Role.USER: 2}
 
 
@@ -100,13 +106,14 @@ def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
     try:
         certificate = x509.load_der_x509_certificate(der)
         serial = serial_text(certificate.serial_number)
-        name = name_of(certificate.subject)
+        with warnings.catch_warnings(action="ignore"):  # of a name longer than X.520 allows
+            name = name_of(certificate.subject)
         extensions = {extension.oid: extension.value for extension in certificate.extensions}
         encoded = {oid: value.public_bytes() for oid, value in extensions.items()}
     except x509.DuplicateExtension as error:
         raise RoleError(
-            f"the certificate holds extension {error.oid.dotted_string} more than once: ask for a new one.",
-            name,
+            f"the certificate holds extension {_list([error.oid])} more than once: ask for a new one.",
+            _shown(name),
             serial,
         ) from error
     except KeyboardInterrupt:
@@ -115,14 +122,26 @@ def identity_of(der: bytes, arc: str = DEFAULT_ARC) -> Identity:
         # The parser's errors are of many kinds, a panic of its Rust part is not even an Exception, and
         # whatever it makes of hostile bytes, the answer is no.
         raise RoleError(  # noqa: ASYNC104  # nothing waits in here, so nothing is cancelled
-            "the certificate cannot be read: ask for a new one.", name, serial
+            "the certificate cannot be read: ask for a new one.", _shown(name), serial
         ) from error
     try:
+        _check_name(name)
         _check_purpose(extensions)
         return Identity(name, serial, _only_role(encoded, roles))
     except RoleError as error:
-        error.name, error.serial = name, serial
+        error.name, error.serial = _shown(name), serial
         raise
+
+
+def _check_name(name: str) -> None:
+    if (size := len(name.encode())) > MAX_NAME_BYTES:
+        raise RoleError(
+            f"the certificate's name has {size:,} bytes: ask for one with a name of {MAX_NAME_BYTES} at most."
+        )
+
+
+def _shown(name: str | None) -> str | None:
+    return name if name is None or len(name.encode()) <= MAX_NAME_BYTES else f"{name[:_TOLD]}…"
 
 
 def _check_purpose(extensions: dict[x509.ObjectIdentifier, x509.ExtensionType]) -> None:
@@ -169,7 +188,8 @@ def _only_role(encoded: dict[x509.ObjectIdentifier, bytes], roles: dict[x509.Obj
 
 
 def _list(oids: Iterable[x509.ObjectIdentifier]) -> str:
-    return ", ".join(sorted(oid.dotted_string for oid in oids))
+    told = sorted(oid.dotted_string[:_TOLD] for oid in oids)
+    return ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
 
 
 def name_of(subject: x509.Name) -> str:

@@ -17,6 +17,8 @@ from wire.limits import LimitError, parse_bytes
 LEAST_DEPTH: Final = 4
 #: The largest frame that a client may send who starts no jobs: no other request is large, in bytes.
 SMALL_FRAME_BYTES: Final = 64 * 1024
+#: Of this many connections, Users leave one to Admins.
+ADMINS_SHARE: Final = 8
 #: Descriptors that the server itself holds, at most; and those of one running job, at its start.
 OWN_DESCRIPTORS: Final = 32
 JOB_DESCRIPTORS: Final = 10
@@ -40,9 +42,9 @@ class Bounds:
     Parameters
     ----------
     max_connections:
-        How many clients may be connected.
+        How many clients may be connected; of these, an eighth is kept for Admins.
     max_connections_per_identity:
-        How many connections one identity, the name in its certificate, may have of them.
+        How many connections one identity, the name and role in its certificate, may have of them.
     max_waiting:
         How many connections may wait for their TLS handshake, or for their first message; past that,
         the address that has most of them loses its oldest.
@@ -52,6 +54,8 @@ class Bounds:
         Seconds that a connection may take up to its hello.
     max_requests:
         How many requests one connection may have under way.
+    max_requests_per_identity:
+        How many requests one identity may have under way on all its connections.
     max_jobs:
         How many jobs may run, those being started included.
     max_argument_bytes:
@@ -68,6 +72,7 @@ class Bounds:
     max_handshakes: int = 512
     handshake_timeout: float = 10.0
     max_requests: int = 256
+    max_requests_per_identity: int = 4096
     max_jobs: int = 1000
     max_argument_bytes: Size = 3 * 1024 * 1024
     max_frame: Size = MAX_FRAME_BYTES
@@ -81,6 +86,11 @@ class Bounds:
             if not least <= value <= most:
                 flag = "--" + field.name.replace("_", "-")
                 raise LimitError(f"{flag} {value:g} must be from {least:,} to {most:,}.")
+
+    @property
+    def kept_for_admins(self) -> int:
+        """Connections that Users leave to Admins."""
+        return self.max_connections // ADMINS_SHARE or int(self.max_connections > 1)
 
     def fit(self, descriptors: int) -> "Bounds":
         """These bounds, with fewer connections if the process may not open that many descriptors.

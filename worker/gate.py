@@ -5,7 +5,8 @@ and the source address that has most of them loses its oldest: a flood pushes ou
 for their handshake, which cost a descriptor, are counted apart from those whose handshake is under way,
 which cost 100 KB, and push out none of them. So many may wait that an ordinary flood finds room and sits
 there: to drop what comes again at once costs more than to keep it. Whoever has proved who it is stays; what
-is too many then is refused with the reason.
+is too many then is refused with the reason. Users never get the last places, so that an Admin can come in
+and stop what uses up the others.
 """
 
 import ipaddress
@@ -18,6 +19,7 @@ from itertools import islice
 
 import trio
 
+from certs.roles import Identity, Role
 from wire.errors import ErrorCode, RequestError
 
 from .bounds import Bounds
@@ -51,7 +53,7 @@ class Visit:
     #: Ends it, wherever it is on its way.
     end: Callable[[], object] = field(default=lambda: None, init=False)
     pool: "Pool[Visit] | None" = field(default=None, init=False)
-    identity: str | None = field(default=None, init=False)
+    principal: str | None = field(default=None, init=False)
 
 
 class Gate:
@@ -74,7 +76,10 @@ class Gate:
         self._arrived: dict[Visit, None] = {}
         self._some = trio.Event()
         self._closed = False
-        self._inside: Counter[str] = Counter()
+        self._count = 0  # of those past their hello
+        self._inside: Counter[str] = Counter()  # the same, by principal
+        #: Requests under way on all connections of a principal.
+        self.requests: Counter[str] = Counter()
         self._dropped = Tally(log, "handshakes were dropped: there are more than --max-handshakes")
         self._pushed_out = Tally(log, "connections were dropped: there are more than --max-waiting")
         self._refused = Tally(log, "connections were refused: there are too many")
@@ -110,35 +115,39 @@ class Gate:
                 yield
         finally:
             self.forget(visit)
-            if visit.identity is not None:
-                self._inside[visit.identity] -= 1
-                if not self._inside[visit.identity]:
-                    del self._inside[visit.identity]
+            if visit.principal is not None:
+                self._count -= 1
+                self._inside[visit.principal] -= 1
+                if not self._inside[visit.principal]:
+                    del self._inside[visit.principal]
 
-    def admit(self, visit: Visit, identity: str) -> None:
+    def admit(self, visit: Visit, identity: Identity) -> None:
         """Let in a connection that has proved who it is; it may stay now.
 
         Raises:
             RequestError: there are too many.
         """
-        count = self._inside.total()
-        if count >= self._bounds.max_connections:
+        kept = self._bounds.kept_for_admins if identity.role is Role.USER else 0
+        own = self._inside.get(identity.principal, 0)
+        if self._count >= self._bounds.max_connections - kept:
+            rest = f"keeps its last {kept} for Admins" if kept else "takes no more"
             problem = (
-                f"The server has {count} connections, and takes no more: try again later, or have it run "
+                f"The server has {self._count} connections, and {rest}: try again later, or have it run "
                 "with a larger --max-connections."
             )
-        elif (count := self._inside[identity]) >= self._bounds.max_connections_per_identity:
+        elif own >= self._bounds.max_connections_per_identity:
             problem = (
-                f"{identity} has {count} connections, and may have no more: close one, or have the server "
+                f"{identity.name} has {own} connections, and may have no more: close one, or have the server "
                 "run with a larger --max-connections-per-identity."
             )
         else:
             self.forget(visit)
             self.handshakes.know(visit.source)
-            self._inside[identity] += 1
-            visit.identity = identity
+            self._count += 1
+            self._inside[identity.principal] += 1
+            visit.principal = identity.principal
             return
-        self._refused.add(identity=identity)
+        self._refused.add(identity=identity.name)
         raise RequestError(ErrorCode.BUSY, problem)
 
     async def run(self) -> None:

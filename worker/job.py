@@ -30,6 +30,7 @@ from .hierarchy import Hierarchies
 from .log import Log
 from .output import OutputLog
 from .process_tree import ProcessTree
+from .shown import shorten
 from .spawner import Child, ProcessSpec, Spawner
 from .state import Exit, cause_of, with_process
 
@@ -85,6 +86,7 @@ class Job:
     ended: trio.Event = field(default_factory=trio.Event)
     _processes: JobCgroup | ProcessTree | None = None
     _usage: Usage | None = None
+    _shortened: tuple[str, ...] = ()
     _stop_cause: Cause | None = None
     _stop_asked: trio.Event = field(default_factory=trio.Event)
     _stop_done: trio.Event = field(default_factory=trio.Event)
@@ -108,7 +110,7 @@ class Job:
             cwd=self.spec.cwd,
             limits=self.limits,
             usage=self._usage,
-            notes=(notes(self.limits) if self.limits else ()) + self._now(),
+            notes=(notes(self.limits) if self.limits else ()) + self._shortened + self._now(),
             dropped=self.output.overflowed or None,
             user=self.user,
         )
@@ -158,7 +160,9 @@ class Job:
             child, streams = await self._start(processes, spawner)
             processes.adopt(child.keeper)
             self.pid, self.started_at = child.pid, time.time()
-            self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight
+            # What a job weighs is its command and environment, and only the process needs all of them.
+            argv, self._shortened = shorten(self.spec.argv)
+            self.spec = dataclasses.replace(self.spec, argv=argv, env={})
             self._processes = processes
             on_running()
             drain = trio.CancelScope(shield=True)
@@ -310,7 +314,6 @@ class Job:
                 self.cause = cause_of(end, stopped=self.cause, out_of_memory=out_of_memory)
                 # The clock may have been set back meanwhile.
                 self.ended_at, self.end = max(self.started_at, time.time()), end
-                self.spec = dataclasses.replace(self.spec, env={})  # most of a job's weight
                 self.output.close()
                 self.ended.set()
 

@@ -160,7 +160,7 @@ class _Entry:
             identity = identity_of(certificate, door.arc)
             trail = trail.about(identity=identity.name, serial=identity.serial)
             bearer = door.trust.admit(certificate)
-            door.gate.admit(self._visit, identity.name)
+            door.gate.admit(self._visit, identity)
         except RoleError as error:
             self._fate.denied(trail.about(identity=error.name, serial=error.serial), str(error))
             await _refuse(stream, ErrorCode.DENIED, _sentence(error))

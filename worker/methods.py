@@ -5,8 +5,7 @@ denied.
 """
 
 import math
-import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -37,17 +36,13 @@ from .blocks import BLOCK_BYTES, Chunk
 from .bounds import SMALL_FRAME_BYTES, Bounds
 from .job import Job
 from .output import Missing
+from .process_spec import process_spec
 from .reader import Reader
 from .registry import Registry
-from .spawner import ProcessSpec
 from .tail import find_start
-from .users import User
 
-#: What a job inherits of the server's environment, if it is there.
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: A page of `list` holds about this much, in bytes: 10 ms of work, for which all others wait.
-PAGE_BYTES = 128 * 1024
+#: A page of `list` holds about this much, in bytes: 5 ms of work, for which all others wait.
+PAGE_BYTES = 64 * 1024
 MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -163,7 +158,7 @@ async def _run(found: Method, params: object, call: Call) -> Answer:
 @method("start", StartParams, Role.ADMIN)
 async def start(call: Call, params: StartParams) -> Answer:
     user = await call.registry.users.find(params.user)
-    spec = _process_spec(params, call.registry.bounds.max_argument_bytes, user)
+    spec = process_spec(params, call.registry.bounds.max_argument_bytes, user)
     timeout = None if params.timeout is None else _seconds("timeout", params.timeout)
     try:
         if params.limits is not None:
@@ -212,7 +207,8 @@ def _page(registry: Registry, cursor: str | None) -> ListReply:
     room = PAGE_BYTES
     for job in registry.after(cursor):
         status = job.status()
-        room -= 512 + sum(16 + len(word) for word in status.argv) + len(status.cwd or b"")
+        # A short word costs as much work as some 32 bytes do.
+        room -= 512 + sum(32 + len(word) for word in status.argv) + len(status.cwd or b"")
         if page and room < 0:
             return ListReply(tuple(page), next=str(last))
         page.append(status)
@@ -291,33 +287,3 @@ def _seconds(name: str, value: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= MAX_SECONDS):
         raise RequestError(ErrorCode.BAD_REQUEST, f"{name} must be a number of seconds, 0 or more.")
     return value
-
-
-def _process_spec(params: StartParams, most: int, user: User | None = None) -> ProcessSpec:
-    """Check what the kernel would take wrongly or not at all, and settle the defaults."""
-    environment = _environment(os.environ, user) | (params.env or {})
-    cwd = params.cwd if params.cwd is not None else os.fsencode(os.getcwd())  # noqa: PTH109  # bytes
-    words = [*params.argv, cwd, *environment, *environment.values()]
-    problem = None
-    if not params.argv or not params.argv[0]:
-        problem = "argv must name a program"
-    elif any(b"\0" in word for word in words):
-        problem = "arguments, environment and directory may hold no NUL byte"
-    elif any(not key or b"=" in key for key in params.env or {}):
-        problem = "the name of an environment variable may be neither empty nor hold '='"
-    elif not cwd.startswith(b"/"):
-        problem = "cwd must be an absolute path"
-    elif sum(map(len, words)) > most:
-        problem = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
-    if problem:
-        raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")
-    return ProcessSpec(params.argv, environment, cwd, params.merge, user)
-
-
-def _environment(server: Mapping[str, str], user: User | None = None) -> dict[bytes, bytes]:
-    inherited = {name: server[name] for name in INHERITED if name in server}
-    if user is not None:
-        inherited |= user.environment()
-    return {
-        os.fsencode(name): os.fsencode(value) for name, value in ({"PATH": DEFAULT_PATH} | inherited).items()
-    }

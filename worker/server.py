@@ -207,6 +207,7 @@ class Server:
                     acknowledged=acknowledged,
                     bounds=self._bounds,
                     turns=gate.turns,
+                    requests=gate.requests,
                     trail=trail.client(identity),
                 )
                 self._sessions.add(session)

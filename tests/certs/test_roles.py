@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import warnings
 
 import pytest
 from cryptography import x509
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from certs.authority import Credential, issue
 from certs.errors import CertsError
-from certs.roles import DEFAULT_ARC, Identity, Role, RoleError, identity_of, role_of
+from certs.roles import DEFAULT_ARC, MAX_NAME_BYTES, Identity, Role, RoleError, identity_of, role_of
 from tests.forged import PADDED_OID, REFUSED, VALUE, tlv, with_extensions
 from tests.tlshelp import authority, der, doubled_role, forge, key
 
@@ -171,6 +172,19 @@ def named(*attributes: x509.NameAttribute[str]) -> bytes:
 def test_a_name_is_one_printable_line(attributes: list[tuple[x509.ObjectIdentifier, str]], name: str) -> None:
     identity = identity_of(named(*(x509.NameAttribute(oid, value) for oid, value in attributes)))
     assert identity == Identity(name, "0A0B", Role.USER)
+
+
+def long_name(size: int) -> bytes:
+    with warnings.catch_warnings(action="ignore"):  # X.520 allows 64, and OpenSSL does not look at that
+        return named(x509.NameAttribute(NameOID.COMMON_NAME, "x" * size, _validate=False))
+
+
+def test_a_name_that_is_too_long_for_every_reply_and_line_is_refused() -> None:
+    assert identity_of(long_name(MAX_NAME_BYTES)).name == "x" * MAX_NAME_BYTES
+    with pytest.raises(RoleError, match="has 60,000 bytes: ask for one with a name of 256") as caught:
+        identity_of(long_name(60_000))
+    assert caught.value.name == "x" * 64 + "…"
+    assert caught.value.serial == "0A0B"
 
 
 @pytest.mark.parametrize("forged", REFUSED)

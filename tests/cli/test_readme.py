@@ -24,7 +24,8 @@ from tests.tlshelp import authority, key, make_directory, save
 from wire.jobs import CauseKind, Status, Usage
 from wire.limits import Limits
 from worker.audit import Event
-from worker.methods import DEFAULT_PATH, INHERITED, METHODS
+from worker.methods import METHODS
+from worker.process_spec import DEFAULT_PATH, INHERITED
 
 README = (ROOT / "README.md").read_text()
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

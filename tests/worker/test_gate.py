@@ -2,18 +2,22 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 
+from certs.roles import Identity, Role
 from tests.worker.common import KeptLog
 from wire.errors import ErrorCode, RequestError
 from worker import gate as gate_module
-from worker.bounds import Bounds
+from worker.bounds import DEFAULTS, Bounds
 from worker.gate import Gate, Visit, source_of
 from worker.tally import PERIOD
 from worker.turns import Turns
+
+ALICE, BOB = (Identity(name, "01", Role.ADMIN) for name in ("alice", "bob"))
 
 
 @pytest.fixture
@@ -29,6 +33,13 @@ def visiting(gate: Gate, host: str) -> Iterator[Visit]:
     visit = gate.arrive(host)
     with gate.attend(visit):
         yield visit
+
+
+def coming(gate: Gate, stack: ExitStack, name: str, role: Role = Role.ADMIN) -> ExitStack:
+    """A connection that gets in; it ends with what is returned, or with the stack."""
+    with ExitStack() as one:
+        gate.admit(one.enter_context(visiting(gate, "192.0.2.1")), Identity(name, "01", role))
+        return stack.enter_context(one.pop_all())
 
 
 @asynccontextmanager
@@ -49,7 +60,7 @@ async def test_a_flood_drops_its_own_oldest_and_nobody_elses(gate: Gate, log: Ke
         flood = [stack.enter_context(visiting(gate, "192.0.2.9")) for _ in range(6)]
         assert [visit.dropped for visit in flood] == [True, True, True, False, False, False]
         assert not honest.dropped
-        gate.admit(honest, "alice")
+        gate.admit(honest, ALICE)
     told = [line for line in log.lines if line["message"].startswith("connections were dropped")]
     assert [(line["times"], line["source"]) for line in told] == [(1, "192.0.2.9")]
 
@@ -121,7 +132,7 @@ async def test_who_is_late_is_dropped_a_few_at_a_time(
             nursery.start_soon(stall)
         await trio.sleep(3)
         with visiting(gate, "192.0.2.1") as alice:
-            gate.admit(alice, "alice")
+            gate.admit(alice, ALICE)
             await trio.sleep(100)
             assert not alice.dropped
     assert ended == [start + 5] * 5
@@ -140,7 +151,7 @@ async def test_one_that_arrives_and_ends_in_one_step_ends_nothing_else(gate: Gat
 async def test_at_the_end_all_are_dropped_and_those_that_come_yet(gate: Gate) -> None:
     await trio.lowlevel.checkpoint()
     with visiting(gate, "192.0.2.1") as waiting, visiting(gate, "192.0.2.2") as alice:
-        gate.admit(alice, "alice")
+        gate.admit(alice, ALICE)
         gate.drop_all()
         with visiting(gate, "192.0.2.3") as late:
             assert waiting.dropped
@@ -169,32 +180,58 @@ def test_what_counts_as_one_source(host: str, source: str) -> None:
 async def test_too_many_of_one_identity_and_in_all(gate: Gate) -> None:
     await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
-
-        def come(name: str) -> ExitStack:
-            with ExitStack() as one:
-                gate.admit(one.enter_context(visiting(gate, "192.0.2.1")), name)
-                return stack.enter_context(one.pop_all())
-
+        come = partial(coming, gate, stack)
         come("alice")
         come("alice")
         with pytest.raises(RequestError, match=r"alice has 2 .*--max-connections-per-identity") as caught:
             come("alice")
         assert caught.value.code is ErrorCode.BUSY
         bob = come("bob")
-        with pytest.raises(RequestError, match=r"The server has 3 .*--max-connections\."):
+        with pytest.raises(RequestError, match=r"The server has 3 connections, and takes no more: .*"):
             come("carol")
         bob.close()
         come("carol")
 
 
+async def test_users_leave_the_last_places_to_admins(log: KeptLog) -> None:
+    await trio.lowlevel.checkpoint()
+    gate = Gate(Bounds(max_connections=16, max_connections_per_identity=4), log)
+    with ExitStack() as stack:
+        come = partial(coming, gate, stack)
+        for number in range(14):
+            come(f"user {number // 4}", Role.USER)
+        with pytest.raises(RequestError, match=r"has 14 connections, and keeps its last 2 for Adm") as caught:
+            come("another", Role.USER)
+        assert caught.value.code is ErrorCode.BUSY
+        come("alice")
+        come("alice")
+        with pytest.raises(RequestError, match="has 16 connections, and takes no more"):
+            come("alice")
+    assert DEFAULTS.kept_for_admins >= 1
+    assert Bounds(max_connections=2).kept_for_admins == 1
+    assert Bounds(max_connections=1).kept_for_admins == 0
+
+
+async def test_a_user_with_an_admins_name_takes_nothing_of_the_admins_share(log: KeptLog) -> None:
+    await trio.lowlevel.checkpoint()
+    gate = Gate(Bounds(max_connections_per_identity=2), log)
+    with ExitStack() as stack:
+        come = partial(coming, gate, stack)
+        for role in (Role.USER, Role.ADMIN):
+            come("alice", role)
+            come("alice", role)
+            with pytest.raises(RequestError, match="alice has 2"):
+                come("alice", role)
+
+
 async def test_tellings_are_counted_and_spaced(log: KeptLog, autojump_clock: trio.testing.MockClock) -> None:
     gate = Gate(Bounds(max_connections=1), log)
     with visiting(gate, "192.0.2.1") as alice:
-        gate.admit(alice, "alice")
+        gate.admit(alice, ALICE)
         for pause in (0, 0, PERIOD):
             await trio.sleep(pause)
             with visiting(gate, "192.0.2.1") as other, pytest.raises(RequestError):
-                gate.admit(other, "bob")
+                gate.admit(other, BOB)
     assert [line["times"] for line in log.lines] == [1, 2]
 
 

@@ -1,6 +1,7 @@
 """One connection in memory: credit, cancels, ids, ends, and a peer that does not read."""
 
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ from worker.bounds import SMALL_FRAME_BYTES, Bounds
 from worker.methods import METHODS, Answer, Call, Method
 from worker.output import OutputLog
 from worker.registry import Registry
-from worker.session import SEND_BYTES, Session, refuse
+from worker.requests import REPLY_BYTES, SEND_BYTES
+from worker.session import Session, refuse
 from worker.turns import Turns
 
 BOB = Identity("bob", "01", CertRole.ADMIN)
@@ -335,7 +337,7 @@ async def test_every_request_gets_exactly_one_final_message(messages: list[Messa
         assert sorted(world.peer.finals()) == sorted(asked)
         assert world.peer.connection.open_requests == 0
         assert world.session.connection.open_requests == 0
-        assert not world.session._calls
+        assert not world.session._requests.calls
 
 
 async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
@@ -360,6 +362,43 @@ async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
             await peer.send(query(3))
             assert isinstance(await peer.receive_final(3), Reply)
             await client_end.aclose()
+
+
+async def test_too_many_requests_of_one_identity_are_told_so(log: KeptLog) -> None:
+    counts, bounds, registry = Counter[str](), Bounds(max_requests_per_identity=3), FakeRegistry()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            peers = []
+            for role in (CertRole.ADMIN, CertRole.ADMIN, CertRole.USER):
+                client_end, server_end = trio.testing.memory_stream_pair()
+                session = Session(
+                    server_end,
+                    Identity("bob", "01", role),
+                    cast("Registry", registry),
+                    log,
+                    "test/1",
+                    bounds=bounds,
+                    requests=counts,
+                )
+                nursery.start_soon(session.run)
+                peers.append(Peer(client_end))
+                await peers[-1].receive()
+            one, other, user = peers
+            await one.send(*(Request(number, "wait", WAIT) for number in (1, 2, 3)))
+            await trio.testing.wait_all_tasks_blocked()
+            await other.send(query(1))
+            busy = await other.receive_final(1)
+            assert isinstance(busy, Failure)
+            assert busy.code is ErrorCode.BUSY
+            assert "bob has 3 requests under way" in busy.message
+            await user.send(query(1))
+            assert isinstance(await user.receive_final(1), Reply)
+            await one.stream.aclose()  # a cut gives them back
+            await trio.testing.wait_all_tasks_blocked()
+            await other.send(query(2))
+            assert isinstance(await other.receive_final(2), Reply)
+            nursery.cancel_scope.cancel()
+    assert not counts
 
 
 @pytest.mark.parametrize(
@@ -640,6 +679,28 @@ async def test_a_peer_that_does_not_read_costs_one_buffer(log: KeptLog) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert session._outbox.size <= 2 * SEND_BYTES
         assert sum(tap.sizes) <= SEND_BYTES
+
+
+async def test_replies_that_nobody_reads_are_not_built(
+    log: KeptLog, handler: Callable[[Callable[[Call], Awaitable[Answer]]], None]
+) -> None:
+    built = 0
+
+    def build() -> JobReply:
+        nonlocal built
+        built += 1
+        return JobReply(JobStatus("a", Status.RUNNING, 1, (bytes(100_000),), "alice", 0.0, 0))
+
+    async def ask(call: Call) -> Answer:
+        await trio.lowlevel.checkpoint()
+        return build
+
+    handler(ask)
+    async with stalled(log) as (session, peer, _, _):
+        await peer.send(*map(query, range(1, 257)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert built == REPLY_BYTES // 100_000 + 1
+        assert session._outbox.size < REPLY_BYTES + 101_000
 
 
 async def test_what_waited_for_a_slow_peer_comes_whole(log: KeptLog) -> None:

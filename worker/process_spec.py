@@ -1,0 +1,44 @@
+"""Owns what a start asks for, checked and completed: a process's program, environment and directory."""
+
+import os
+from collections.abc import Mapping
+
+from wire.errors import ErrorCode, RequestError
+from wire.jobs import StartParams
+
+from .spawner import ProcessSpec
+from .users import User
+
+#: What a job inherits of the server's environment, if it is there.
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def process_spec(params: StartParams, most: int, user: User | None = None) -> ProcessSpec:
+    """Check what the kernel would take wrongly or not at all, and settle the defaults."""
+    environment = environment_of(os.environ, user) | (params.env or {})
+    cwd = params.cwd if params.cwd is not None else os.fsencode(os.getcwd())  # noqa: PTH109  # bytes
+    words = [*params.argv, cwd, *environment, *environment.values()]
+    problem = None
+    if not params.argv or not params.argv[0]:
+        problem = "argv must name a program"
+    elif any(b"\0" in word for word in words):
+        problem = "arguments, environment and directory may hold no NUL byte"
+    elif any(not key or b"=" in key for key in params.env or {}):
+        problem = "the name of an environment variable may be neither empty nor hold '='"
+    elif not cwd.startswith(b"/"):
+        problem = "cwd must be an absolute path"
+    elif sum(map(len, words)) > most:
+        problem = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
+    if problem:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")
+    return ProcessSpec(params.argv, environment, cwd, params.merge, user)
+
+
+def environment_of(server: Mapping[str, str], user: User | None = None) -> dict[bytes, bytes]:
+    inherited = {name: server[name] for name in INHERITED if name in server}
+    if user is not None:
+        inherited |= user.environment()
+    return {
+        os.fsencode(name): os.fsencode(value) for name, value in ({"PATH": DEFAULT_PATH} | inherited).items()
+    }
