@@ -52,6 +52,11 @@ test-vm *args: setup
 test-systemd *args: setup
     @{{ bin }}/python -m tests.systemd "$@"
 
+# Run the tests with half a CPU, pinned to one CPU, and beside a busy neighbour; --help tells more
+[group('work on it')]
+test-slow *args: setup
+    @exec {{ bin }}/python -m tests.slow "$@"
+
 # Make a CA and the server's, admin's and user's certificates
 [group('use it')]
 certs *args: setup

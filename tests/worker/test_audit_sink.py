@@ -49,6 +49,11 @@ class Writer:
         )
         return found
 
+    def told(self) -> list[int]:
+        """How many lines were lost, each time that the server's log was told."""
+        lines = [line for line in self.log.lines if line["message"] == "audit lines were given up"]
+        return [int(str(line["lines"])) for line in lines]
+
 
 def gap(first: int, lines: int) -> bytes:
     return json.dumps({"gap": first, "lines": lines}).encode() + b"\n"
@@ -256,12 +261,14 @@ def test_a_slow_fifo_is_reported_and_what_is_lost_is_told_exactly(
     monkeypatch.setattr(audit_sink, "STALL_SECONDS", 0.05)
     with reading(tmp_path / "fifo") as reader:
         writer = writing(tmp_path / "fifo", 100_000)
-        writer.put(1000, width=1000)  # a million bytes, of which the pipe takes 64 KiB
+        writer.put(1000, width=1000)  # a million bytes
         assert writer.logged("audit lines are given up")["level"] == "error"
         assert "nobody has read it" in str(writer.logged("the audit log takes no lines")["reason"])
         lost = check(read_up_to(reader, 1000), 1000)  # and no other line needs to come before that is told
-        assert 800 < lost < 1000
-        assert writer.logged("audit lines were given up")["lines"] == lost
+        # The pipe takes 64 KiB, the write under way has as much, and the queue has its room.
+        assert 1000 - (2 * 65_536 + 100_000) / 1000 < lost < 1000
+        # Lines that the thread takes make room, so it may tell of a part, and of more the next time.
+        assert sum(writer.told()) == lost
         writer.put()
         assert json.loads(reader.readline())["seq"] == 1001
 
@@ -285,9 +292,8 @@ def test_a_reader_that_is_slow_now_and_then_misses_nothing_that_is_not_told(
             data += reader.readline()
             data += read_up_to(reader, last) if last_of(data) < last else b""
     lost = check(data, last)
-    told = [line["lines"] for line in writer.log.lines if line["message"] == "audit lines were given up"]
-    assert sum(told) == lost > 100
-    assert len(told) > 3
+    assert sum(writer.told()) == lost > 100
+    assert len(writer.told()) > 3
 
 
 async def test_waiting_for_a_line(writing: Open, tmp_path: Path) -> None:
@@ -371,7 +377,7 @@ def test_a_file_that_hangs_when_it_is_opened_again_holds_up_nobody(
         assert opening.wait(PATIENCE)
         put = threading.Thread(target=writer.put)
         put.start()
-        put.join(1)
+        put.join(PATIENCE / 2)
         assert not put.is_alive()
     finally:
         go_on.set()
