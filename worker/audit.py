@@ -20,6 +20,7 @@ from wire.messages import Request
 from . import audit_line
 from .audit_sink import AuditSink, Line
 from .log import Log
+from .refusals import Refusal, Refusals
 from .state import Exit
 
 #: How long a start waits for its line to be written, in seconds, where none may run without.
@@ -108,11 +109,18 @@ class Trail:
     Args:
         audit: the audit log; None records nothing.
         context: fields of every line.
+        refusals: says which refusals are told; None for all of them.
     """
 
-    def __init__(self, audit: Audit | None = None, context: dict[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        audit: Audit | None = None,
+        context: dict[str, object] | None = None,
+        refusals: Refusals | None = None,
+    ) -> None:
         self._audit = audit
         self._context = context or {}
+        self._refusals = refusals
         self._last: Line | None = None
         method = self._context.get("method")
         self._did: Event | None
@@ -121,7 +129,11 @@ class Trail:
 
     def about(self, **fields: object) -> "Trail":
         """A trail that says more."""
-        return Trail(self._audit, self._context | fields)
+        return Trail(self._audit, self._context | fields, self._refusals)
+
+    def counting(self, refusals: Refusals) -> "Trail":
+        """A trail whose refusals are told one by one as far as `refusals` says."""
+        return Trail(self._audit, self._context, refusals)
 
     def client(self, identity: Identity) -> "Trail":
         """The trail of a client whose certificate was accepted."""
@@ -138,16 +150,41 @@ class Trail:
         if self._audit is not None:
             self._last = self._audit.record(event, outcome, self._context | fields)
 
-    def decided(self, request: Request, error: RequestError | None = None) -> None:
-        """Record whether a request may go on, with what it asked for."""
-        if self._audit is None:
-            return
-        fields = audit_line.asked(request.params)
-        if error is None:
-            self.record(Event.REQUEST, Outcome.ALLOWED, **fields)
-        else:
-            outcome = Outcome.DENIED if error.code is ErrorCode.DENIED else Outcome.FAILED
-            self.record(Event.REQUEST, outcome, **fields, code=error.code, cause=error.message)
+    def allowed(self, request: Request) -> None:
+        """Record that a request may go on, with what it asks for."""
+        if self._audit is not None:
+            self.record(Event.REQUEST, Outcome.ALLOWED, **audit_line.asked(request.params))
+
+    def refused(self, request: Request, error: RequestError) -> bool:
+        """Record that a request may not go on, with what it asked for; say whether it is told by itself."""
+        outcome = Outcome.DENIED if error.code is ErrorCode.DENIED else Outcome.FAILED
+        if not self._may_tell(Event.REQUEST, outcome):
+            return False
+        if self._audit is not None:
+            asked = audit_line.asked(request.params)
+            self.record(Event.REQUEST, outcome, **asked, code=error.code, cause=error.message)
+        return True
+
+    def denied(self, reason: str) -> bool:
+        """Record that a connection may not come in; say whether it is told by itself."""
+        told = self._may_tell(Event.CONNECTION_DENIED, Outcome.DENIED)
+        if told:
+            self.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=reason)
+        return told
+
+    def more(self, kind: Refusal, count: int) -> None:
+        """Record how many refusals of a kind were not told one by one."""
+        unit = "connections" if kind.event == Event.CONNECTION_DENIED else "requests"
+        whose = {"identity": kind.identity, "role": kind.role}
+        cause = "they were too many to be told one by one"
+        self.record(Event(kind.event), kind.outcome, **whose, cause=cause, **{unit: count})
+
+    def _may_tell(self, event: Event, outcome: Outcome) -> bool:
+        if self._refusals is None:
+            return True
+        identity, role = self._context.get("identity"), self._context.get("role")
+        kind = Refusal(event, outcome, str(identity) if identity else None, str(role) if role else None)
+        return self._refusals.may_tell(kind)
 
     async def secure(self) -> None:
         """Wait until what was recorded last is written, if the operator wants no job without it.
@@ -167,8 +204,11 @@ class Trail:
 
     def failed(self, error: RequestError) -> None:
         """Record that a request which was allowed came to nothing, if nothing is recorded of it yet."""
-        if not self._settled:
-            self._settled = True
+        if self._settled:
+            return
+        self._settled = True
+        # What becomes of a request that was to change something is always told.
+        if self._did is not None or self._may_tell(self._came_to_nothing, Outcome.FAILED):
             self.record(self._came_to_nothing, Outcome.FAILED, code=error.code, cause=error.message)
 
     def cancelled(self) -> None:
@@ -179,7 +219,7 @@ class Trail:
     def hand_over(self) -> "Trail":
         """The trail on which another task records what becomes of the request, also if it is cancelled."""
         self._settled = True
-        return Trail(self._audit, self._context)
+        return Trail(self._audit, self._context, self._refusals)
 
     def ended(self, job: str, end: Exit, cause: Cause) -> None:
         """Record the end of a job that this trail's request started."""

@@ -94,8 +94,8 @@ class Fate:
     def denied(self, trail: Trail, reason: str) -> None:
         """It may not come in, though it has a certificate."""
         self.told = True
-        self._log.warning("denied", peer=self._visit.peer, reason=reason)
-        trail.record(Event.CONNECTION_DENIED, Outcome.DENIED, cause=reason)
+        if trail.denied(reason):
+            self._log.warning("denied", peer=self._visit.peer, reason=reason)
 
     def failed(self, cause: str) -> None:
         """There is no session, for a cause that the server's log tells already."""

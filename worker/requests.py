@@ -119,14 +119,14 @@ class Requests:
             self._check_room(ending=ending)
             run = prepare(identity.role, request)
         except RequestError as error:
-            if error.code is ErrorCode.DENIED:
+            told = self._trail.request(request).refused(request, error)
+            if told and error.code is ErrorCode.DENIED:
                 role = identity.role.value
                 self._log.warning("denied", identity=identity.name, role=role, method=request.method)
-            self._trail.request(request).decided(request, error)
             await self._session.send(Failure(request.id, error.code, error.message))
             return
         trail = self._trail.request(request)
-        trail.decided(request)
+        trail.allowed(request)
         # The request itself is not kept: while it runs, a client could hold much memory with it.
         call = self.calls[request.id] = _Call(self._session, request.id, request.method, trail)
         self._counts[identity.principal] += 1

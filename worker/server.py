@@ -40,6 +40,7 @@ from .lobby import Lobby
 from .log import Log
 from .notify import Notifier
 from .protect import protect
+from .refusals import Refusals
 from .registry import Registry, Retention
 from .session import STALL_SECONDS, Session
 from .spawner import Spawner
@@ -105,7 +106,8 @@ class Server:
         self, config: Config, log: Log, trail: Trail = NO_TRAIL, notifier: Notifier | None = None
     ) -> None:
         self._config = config
-        self._trail = trail
+        self._refusals = Refusals(log)
+        self._trail = trail.counting(self._refusals)
         self._notifier = notifier or Notifier()
         self._connections = itertools.count(1)
         self._log = log
@@ -221,6 +223,7 @@ class Server:
 
         async with trio.open_nursery() as giving:
             giving.start_soon(failures.run)
+            giving.start_soon(self._refusals.run, self._trail.more)
             giving.start_soon(gate.run)  # turns are for those who are in, too, until the last has left
             async with trio.open_nursery() as sessions:
                 lobby = Lobby(gate, handle, lose, sessions)

@@ -1,5 +1,6 @@
 """What one identity's requests cost others, and what replies cost that nobody reads."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.abuse.figures import asking, quick
 from tests.harness import Server, serve
 from tests.proc import memory_of
+from worker.refusals import BURST
 
 MEBIBYTE = 2**20
 CONNECTIONS = 8
@@ -51,3 +53,15 @@ def test_a_long_command_is_kept_and_told_in_part(shared_certificates: Path) -> N
         for _ in range(60):
             admin.wait(admin.start(argv).id)
         assert memory_of(server.process.pid) - before < 30 * MEBIBYTE  # all of it: 103 MiB
+
+
+def test_denied_requests_fill_no_audit_log(shared_certificates: Path, tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    with serve(shared_certificates, "--audit", str(path)) as server:
+        figures = asking(server, "start", 8, 2)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    denied = [line for line in lines if line["outcome"] == "denied"]
+    assert len(denied) < 3 * (BURST + 1)
+    assert sum(line.get("requests", 1) for line in denied) >= figures.told["replies"] > 3 * BURST
+    assert [line["event"] for line in lines].count("job_started") == 1
+    assert len([line for line in server.log if line.get("message") == "denied"]) < 3 * BURST
