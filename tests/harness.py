@@ -19,7 +19,7 @@ from tests.proc import stat_of
 #: machine says so in SLOW_MACHINE.
 SLOW = int(os.environ.get("SLOW_MACHINE") or 1)
 #: Nothing here should take this long, in seconds; a wait that does has failed.
-PATIENCE = 20.0 * SLOW
+PATIENCE = max(60.0, 20.0 * SLOW)
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tests.harness import PATIENCE
+
 CHUNK_BYTES = 64 * 1024
 
 
@@ -97,7 +99,7 @@ class Proxy:
         for each in live:
             each.reset()
         for each in live:
-            each.over.wait(10)
+            each.over.wait(PATIENCE)
         return len(live)
 
     def cut_later(self, count: int, within: int) -> None:
@@ -114,7 +116,7 @@ class Proxy:
         """Reset every connection, and refuse new ones."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(2)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._listener.close()
         self.cut()
 

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
+from tests.harness import PATIENCE
 from wire.connection import Connection, Role, Signal
 from wire.messages import Cancel, Ping, Request
 
@@ -68,7 +69,7 @@ class Insider:
 
     def _connect(self, alpn: str) -> ssl.SSLSocket:
         context = client_context(self._certs, "user", alpn=alpn)
-        sock = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
         return context.wrap_socket(sock, server_hostname="localhost")
 
     def native(self) -> tuple[ssl.SSLSocket, Connection]:
@@ -158,7 +159,7 @@ class Insider:
             context.keylog_filename = keylog.name
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-            sock = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+            sock = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
             done = False
             while not done:
                 try:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.abuse.attack import client_hello
 from tests.abuse.figures import INSIDERS, flood, insider, quick
-from tests.harness import Server, eventually, serve
+from tests.harness import PATIENCE, Server, eventually, serve
 from tests.proc import processor_seconds
 from wire.errors import ErrorCode, RequestError
 
@@ -140,7 +140,7 @@ def test_jobs_arguments_and_nesting(shared_certificates: Path) -> None:
 def test_a_bound_that_makes_no_sense_ends_serve(shared_certificates: Path) -> None:
     command = [sys.executable, "-m", "client.cli", "serve", "--certs", str(shared_certificates)]
     refused = subprocess.run(
-        [*command, "--max-jobs", "0"], capture_output=True, text=True, check=False, timeout=30
+        [*command, "--max-jobs", "0"], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert refused.returncode == 2
     assert refused.stderr == "worker-service: --max-jobs 0 must be from 1 to 1,000,000.\n"

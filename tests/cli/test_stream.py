@@ -16,7 +16,7 @@ from client.cli.exits import Exit, UsageError, exit_code
 from client.cli.follow import Which
 from tests.cli.program import Program, finish, read_until
 from tests.client.fake import JOB, BlockingLink, FakeServer
-from tests.harness import Server
+from tests.harness import PATIENCE, Server
 from tests.proxy import Proxy, proxy
 from wire import codec
 from wire.errors import ErrorCode, RequestError
@@ -250,12 +250,12 @@ def test_others_say_nothing_of_a_cut(
 def test_patience_is_the_user_s(through: Program, between: Proxy, admin: Client, flag: bool) -> None:
     job = admin.start(["sh", "-c", "echo one; exec sleep 600"])
     words = ["--patience", "0.3", "stream", job.id] if flag else ["stream", job.id]
-    with through.having(WORKER_SERVICE_PATIENCE="90" if flag else "0.3").begin(*words) as process:
+    with through.having(WORKER_SERVICE_PATIENCE="600" if flag else "0.3").begin(*words) as process:
         read_until(process, b"one\n")
         between.close()
         before = time.monotonic()
         shown = finish(process)
-    assert 0.2 < time.monotonic() - before < 10
+    assert 0.2 < time.monotonic() - before < PATIENCE
     assert shown.code == 5
     assert shown.sentence.startswith(f"Cannot reach the server at {between.address}")
     admin.stop(job.id)
@@ -277,15 +277,13 @@ def test_ctrl_c_while_the_server_is_away_leaves_at_once(
     through: Program, between: Proxy, admin: Client
 ) -> None:
     job = admin.start(["sh", "-c", "echo one; exec sleep 600"])
-    with through.begin("stream", job.id) as process:
+    with through.having(WORKER_SERVICE_PATIENCE="600").begin("stream", job.id) as process:
         read_until(process, b"one\n")
         between.close()
         time.sleep(0.5)  # it is at its pauses by now; whatever it does, it must leave
         assert process.poll() is None
-        before = time.monotonic()
         process.send_signal(signal.SIGINT)
         left = finish(process)
-    assert time.monotonic() - before < 5
     assert (left.code, left.out, left.err) == (130, b"", b"")
     assert admin.query(job.id).status is Status.RUNNING
     admin.stop(job.id)

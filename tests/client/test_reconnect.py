@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from client.errors import ConnectError, CutError, TlsError
+from client.resume import DEFAULT_PATIENCE
 from tests.client.either import KINDS, Either, redialling
 from tests.client.fake import JOB, FakeServer
 from wire import codec
@@ -231,7 +232,7 @@ async def test_patience_has_an_end(kind: str) -> None:
             before = trio.current_time()
             with pytest.raises(ConnectError, match="Nobody is there any more"):
                 await client.query("x")
-            assert 0.3 < trio.current_time() - before < 5
+            assert 0.3 < trio.current_time() - before < DEFAULT_PATIENCE
 
 
 async def test_a_server_that_only_greets_is_given_up_too(kind: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.abuse.insider import Insider
-from tests.harness import eventually, serve
+from tests.harness import PATIENCE, eventually, serve
 from tests.proc import memory_of, page_faults, transferred
 from wire.connection import Signal
 from wire.errors import ErrorCode, RequestError
@@ -168,6 +168,6 @@ def test_what_makes_no_sense_is_a_sentence(
 
     command = [sys.executable, "-m", "client.cli", "serve", "--listen", "127.0.0.1:0"]
     command += ["--certs", str(shared_certificates), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (ended.returncode, ended.stderr.count("\n")) == (code, 1)
     assert words in ended.stderr

@@ -11,7 +11,7 @@ import pytest
 from client.blocking import Client
 from tests.e2e.test_output import collect
 from tests.e2e.test_server import frame, raw, read_frame
-from tests.harness import Server, alive, eventually, serve
+from tests.harness import PATIENCE, Server, alive, eventually, serve
 from wire.errors import RequestError
 from wire.messages import STDOUT
 
@@ -49,7 +49,7 @@ def test_a_stuck_spawner_does_not_hold_up_the_end(shared_certificates: Path) -> 
         starter = threading.Thread(target=start)
         starter.start()
         running.process.send_signal(signal.SIGTERM)
-        starter.join(20)
+        starter.join(PATIENCE)
         assert [refusal.code.value for refusal in refusals] == ["shutting_down"]
         os.kill(spawner, signal.SIGCONT)
 

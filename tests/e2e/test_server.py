@@ -20,7 +20,7 @@ from certs.authority import issue
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import Server, children, eventually, serve
+from tests.harness import PATIENCE, Server, children, eventually, serve
 from tests.tlshelp import authority, doubled_role, key, make_directory, save
 from wire.errors import RequestError
 from wire.jobs import CauseKind
@@ -93,7 +93,7 @@ def test_a_second_sigterm_cuts_the_grace_short(shared_certificates: Path) -> Non
             with pytest.raises(RequestError, match="shutting down"):
                 client.start(["true"])
             running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(15) == 0
+        assert running.process.wait(PATIENCE) == 0
 
 
 def test_hup_takes_new_certificates_and_keeps_streams(tmp_path: Path) -> None:
@@ -251,7 +251,9 @@ def openssl(server: Server, *flags: str) -> str:
     # Its input stays open and silent: at its end it would leave before the server has spoken.
     silence, end = os.pipe()
     try:
-        done = subprocess.run(command, stdin=silence, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            command, stdin=silence, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
     finally:
         os.close(silence)
         os.close(end)

@@ -17,7 +17,7 @@ from client.errors import TlsError
 from tests.certs.test_standing import made
 from tests.cli.program import Program, bare
 from tests.e2e.test_server import frame, openssl, raw, read_frame
-from tests.harness import Server, serve
+from tests.harness import PATIENCE, Server, serve
 from tests.tlshelp import authority, key, make_directory, save
 from wire.errors import ErrorCode, RequestError
 from wire.messages import Gap
@@ -59,7 +59,7 @@ class Follower:
             assert self._got.wait_for(lambda: line in self.lines, 20), self.lines
 
     def join(self) -> None:
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
 
@@ -125,7 +125,7 @@ def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(certs: Pa
             assert following.stdout.readline() == b"ready\n"
             revoke(certs, ["user"])
             server.process.send_signal(signal.SIGHUP)
-            out, err = following.communicate(timeout=20)
+            out, err = following.communicate(timeout=PATIENCE)
         assert (following.returncode, out) == (Exit.TLS, b"")
         assert err.startswith(b"worker-service: The certificate of user (serial ")
         assert err.endswith(b") has been revoked: have a new one issued.\n")

@@ -15,7 +15,7 @@ import pytest
 
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import Server, children, eventually, serve
+from tests.harness import PATIENCE, Server, children, eventually, serve
 from tests.host.common import FOUR, descriptors
 from tests.host.test_leftovers import jobs_cgroups
 from wire.errors import ErrorCode, RequestError
@@ -57,7 +57,7 @@ def test_no_descriptor_for_a_new_connection(shared_certificates: Path) -> None:
             assert waiting == []
             assert client.query(job.id).status is Status.RUNNING
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE)
         assert [other.query(job.id).status for other in waiting] == [Status.RUNNING] * 3
         client.stop(job.id)
         said = [line for line in server.log if line["message"] == "a connection could not be accepted"]

@@ -21,6 +21,7 @@ from certs.roles import DEFAULT_ARC, Role, RoleError, identity_of
 from client.cli.exits import UsageError
 from client.cli.follow import Which
 from tests.fuzz.inputs import PAYLOADS, STREAMS, Inputs, mutated
+from tests.harness import PATIENCE
 from tests.tlshelp import authority, der, doubled_role, key
 from wire import codec, limits, messages
 from wire.connection import Connection, Signal, State
@@ -191,7 +192,7 @@ async def _talk(head: bytes, frames: bytes) -> None:
         nonlocal upgraded
         upgraded = await websocket.upgrade()
 
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await client.send_all(head)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upgrade)

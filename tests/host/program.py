@@ -100,6 +100,16 @@ def direct(way: str, path: str, block: str, count: str) -> None:
     say(move(way, path, int(block), int(count)))
 
 
+def compute(processes: str) -> None:
+    """Use up that many CPUs for ever."""
+    for _ in range(int(processes)):
+        if os.fork() == 0:
+            while True:
+                pass
+    say("ready")
+    os.wait()
+
+
 def bomb() -> None:
     """Fork, and so do the children, for ever; SIGTERM is ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

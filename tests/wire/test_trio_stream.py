@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
+from tests.harness import PATIENCE
 from wire.connection import CLOSED, Connection, Role
 from wire.errors import RemoteProtocolError
 from wire.frames import MAX_FRAME_BYTES
@@ -32,7 +33,7 @@ async def raw_client(
 ) -> AsyncIterator[tuple[trio.abc.Stream, WebSocketStream]]:
     """A server's WebSocket whose client has sent these bytes, and sends nothing by itself."""
     client_end, server_end = trio.testing.memory_stream_pair()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             await client_end.send_all(UPGRADE)
             websocket = await (await wrap_server_stream(nursery, server_end)).accept()
@@ -47,7 +48,7 @@ async def websockets() -> AsyncIterator[tuple[WebSocketConnection, WebSocketConn
     client_end, server_end = trio.testing.memory_stream_pair()
     found: list[WebSocketConnection] = []
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
 
             async def serve() -> None:

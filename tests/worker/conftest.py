@@ -91,4 +91,4 @@ def sleep() -> Iterator[Callable[[Path | None], subprocess.Popen[bytes]]]:
     for process in processes:
         process.kill()
     for process in processes:
-        process.wait(10)  # one in a frozen v1 cgroup would stay
+        process.wait(PATIENCE)  # one in a frozen v1 cgroup would stay

@@ -297,7 +297,7 @@ def test_a_reader_that_is_slow_now_and_then_misses_nothing_that_is_not_told(
 
 
 async def test_waiting_for_a_line(writing: Open, tmp_path: Path) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         writer = writing(tmp_path / "audit.log")
         line = writer.put()
         assert await writer.sink.wait_written(line, 5)
@@ -307,7 +307,7 @@ async def test_waiting_for_a_line(writing: Open, tmp_path: Path) -> None:
 
 async def test_waiting_for_a_line_that_does_not_get_there(writing: Open, tmp_path: Path) -> None:
     """A sink that fails says so at once, before any patience is used up, and so does one that is full."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         full = writing(Path("/dev/full"))
         assert not await full.sink.wait_written(full.put(), 600)
         with reading(tmp_path / "fifo"):
@@ -319,7 +319,7 @@ async def test_waiting_for_a_line_that_does_not_get_there(writing: Open, tmp_pat
 
 
 async def test_a_line_that_waits_is_seen_to_arrive(writing: Open, tmp_path: Path) -> None:
-    with trio.fail_after(10), reading(tmp_path / "fifo") as reader:
+    with trio.fail_after(PATIENCE), reading(tmp_path / "fifo") as reader:
         writer = writing(tmp_path / "fifo")
         line = writer.put(100, width=1000)
         async with trio.open_nursery() as nursery:

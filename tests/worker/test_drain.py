@@ -7,6 +7,7 @@ from typing import cast
 
 import trio
 
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
 from worker.job import DRAIN_BYTES, READ_BYTES, Job
 from worker.process_tree import ProcessTree
@@ -31,7 +32,7 @@ async def test_a_stranger_that_writes_on_is_not_kept(log: KeptLog) -> None:
                     await stream.send_all(bytes(READ_BYTES))
                     wrote += READ_BYTES
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stranger)
             async with trio.lowlevel.FdStream(read) as stream:

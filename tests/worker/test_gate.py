@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from certs.roles import Identity, Role
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
 from wire.errors import ErrorCode, RequestError
 from worker import gate as gate_module
@@ -95,7 +96,7 @@ async def test_those_who_wait_push_out_nobody_whose_handshake_is_under_way(gate:
 
 
 async def test_a_dropped_visit_ends_where_it_waits(gate: Gate) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
 
             async def stall() -> None:
@@ -140,7 +141,7 @@ async def test_who_is_late_is_dropped_a_few_at_a_time(
 
 
 async def test_one_that_arrives_and_ends_in_one_step_ends_nothing_else(gate: Gate) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with running(gate):
             await trio.testing.wait_all_tasks_blocked()
             with visiting(gate, "192.0.2.9"):
@@ -257,7 +258,7 @@ async def test_turns_go_round_the_sources_and_one_at_a_time() -> None:
         got.append((source, rounds.count))
 
     trio.lowlevel.add_instrument(rounds)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as running:
             async with trio.open_nursery() as nursery:
                 for source in "aaaabbc":
@@ -272,7 +273,7 @@ async def test_turns_go_round_the_sources_and_one_at_a_time() -> None:
 
 async def test_who_gives_up_takes_no_turn() -> None:
     turns = Turns()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         with trio.move_on_after(0) as scope:
             await turns.take("a")
         assert scope.cancelled_caught

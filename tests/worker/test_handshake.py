@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from certs.contexts import client_context, server_context
+from tests.harness import PATIENCE
 from tests.worker.common import Woken
 from worker.handshake import (
     HEADER_BYTES,
@@ -82,7 +83,7 @@ async def test_steps_run_in_a_thread_and_in_turns(
         return step(handshake)
 
     monkeypatch.setattr(Handshake, "_step", counted)
-    with connected() as (tcp, there), trio.fail_after(10):
+    with connected() as (tcp, there), trio.fail_after(PATIENCE):
         handshake = Handshake(tcp, context, queue, "a")
         there.sendall(client.flight())
         async with trio.open_nursery() as nursery:
@@ -109,7 +110,7 @@ async def test_a_peer_that_trickles_wakes_nobody_up(shared_certificates: Path) -
     context = server_context(shared_certificates)
     client = Client(shared_certificates)
     queue = HandshakeQueue()
-    with connected() as (tcp, there), trio.fail_after(10):
+    with connected() as (tcp, there), trio.fail_after(PATIENCE):
         handshake = Handshake(tcp, context, queue, "a")
         there.sendall(client.flight())
         async with trio.open_nursery() as nursery:
@@ -137,7 +138,7 @@ async def test_threads_that_hang_lock_nobody_out(shared_certificates: Path) -> N
     for it in hanging:
         limiter.acquire_on_behalf_of_nowait(it)
     try:
-        with connected() as (tcp, there), trio.fail_after(5):
+        with connected() as (tcp, there), trio.fail_after(PATIENCE):
             handshake = Handshake(tcp, server_context(shared_certificates), queue, "a")
             there.sendall(client.flight())
             async with trio.open_nursery() as nursery:
@@ -155,7 +156,7 @@ async def test_no_thread_is_survived(shared_certificates: Path, monkeypatch: pyt
         raise RuntimeError("can't start new thread")
 
     queue, client = HandshakeQueue(), Client(shared_certificates)
-    with connected() as (tcp, there), trio.fail_after(10):
+    with connected() as (tcp, there), trio.fail_after(PATIENCE):
         handshake = Handshake(tcp, server_context(shared_certificates), queue, "a")
         there.sendall(client.flight())
         with monkeypatch.context() as patch:
@@ -173,7 +174,7 @@ async def test_a_handshake_of_crumbs_has_an_end(shared_certificates: Path) -> No
     queue, client = HandshakeQueue(), Client(shared_certificates)
     hello = client.flight()[HEADER_BYTES:]
     assert len(hello) > MAX_STEPS
-    with connected() as (tcp, there), trio.fail_after(10):
+    with connected() as (tcp, there), trio.fail_after(PATIENCE):
         handshake = Handshake(tcp, server_context(shared_certificates), queue, "a")
 
         async def crumble() -> None:
@@ -188,14 +189,14 @@ async def test_a_handshake_of_crumbs_has_an_end(shared_certificates: Path) -> No
             with pytest.raises(ssl.SSLError):
                 await handshake.run(turn)
         handshake.close()
-    with trio.fail_after(1):
+    with trio.fail_after(PATIENCE):
         (await queue.wait_turn("b")).end()
 
 
 async def test_a_turn_ends_whatever_becomes_of_its_step(shared_certificates: Path) -> None:
     queue = HandshakeQueue()
     for garbage in (os.urandom(400), b""):
-        with connected() as (tcp, there), trio.fail_after(10):
+        with connected() as (tcp, there), trio.fail_after(PATIENCE):
             handshake = Handshake(tcp, server_context(shared_certificates), queue, "a")
             if garbage:
                 there.sendall(garbage)
@@ -205,7 +206,7 @@ async def test_a_turn_ends_whatever_becomes_of_its_step(shared_certificates: Pat
             with pytest.raises(ssl.SSLError):
                 await handshake.run(turn)
             handshake.close()
-    with trio.fail_after(1):
+    with trio.fail_after(PATIENCE):
         (await queue.wait_turn("b")).end()
 
 
@@ -213,7 +214,7 @@ async def test_a_turn_ends_whatever_becomes_of_its_step(shared_certificates: Pat
 async def test_who_is_cancelled_as_its_turn_comes_gives_it_on(turn_comes_first: bool) -> None:
     queue = HandshakeQueue()
     held = await queue.wait_turn("a")
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             scope = trio.CancelScope()
 
@@ -253,6 +254,6 @@ async def test_turns_that_were_given_up_are_passed_over() -> None:
 
 
 async def test_openssl_gets_little_at_a_time() -> None:
-    with connected() as (tcp, there), trio.fail_after(5):
+    with connected() as (tcp, there), trio.fail_after(PATIENCE):
         there.sendall(bytes(3 * SIP_BYTES))
         assert len(await Sips(tcp).receive_some(65536)) == SIP_BYTES

@@ -14,6 +14,7 @@ import trio.testing
 from certs.contexts import client_context
 from certs.roles import DEFAULT_ARC, Identity
 from certs.trusted import Bearer
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
 from wire.trio_stream import ByteStream
 from worker.accept import accept_forever
@@ -52,7 +53,7 @@ class World:
     def greeted(self) -> bytes:
         """Connect as the admin, in a thread."""
         with (
-            socket.create_connection(("127.0.0.1", self.port), timeout=10) as tcp,
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as tcp,
             client_context(self._certs, "admin").wrap_socket(tcp, server_hostname="localhost") as tls,
         ):
             return tls.recv(100)
@@ -63,7 +64,7 @@ async def listening(certs: Path, log: KeptLog, trust: Trust) -> AsyncIterator[Wo
     world = World(certs, log, trust)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     world.port = listener.socket.getsockname()[1]
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             lobby = Lobby(world.gate, world.handle, world.lose, nursery)
             nursery.start_soon(lobby.run)

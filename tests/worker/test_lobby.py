@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog, Woken
 from worker.accept import accept_forever
 from worker.bounds import Bounds
@@ -38,7 +39,7 @@ class Hall:
         self.lost.append("late" if visit.late else "dropped" if visit.dropped else reason)
 
     def connect(self, data: bytes = b"") -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(data)
         return sock
@@ -50,7 +51,7 @@ async def hall(log: KeptLog, bounds: Bounds | None = None) -> AsyncIterator[Hall
     it = Hall(gate)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     it.port = listener.socket.getsockname()[1]
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             lobby = Lobby(gate, it.handle, it.lose, nursery)
             nursery.start_soon(gate.run)

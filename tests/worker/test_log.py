@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.harness import PATIENCE
 from worker.log import BackgroundStream, Log
 
 
@@ -95,7 +96,7 @@ class StalledStream(io.StringIO):
         self.go = threading.Event()
 
     def write(self, text: str) -> int:
-        self.go.wait(20)
+        self.go.wait(PATIENCE)
         return super().write(text)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from certs.roles import Identity
 from certs.roles import Role as CertRole
+from tests.harness import PATIENCE
 from tests.worker.common import CancelAt, KeptLog
 from wire.connection import Connection, Role, Signal
 from wire.errors import ErrorCode, RequestError
@@ -145,7 +146,7 @@ async def serving(
         await server_end.aclose()
         world.ended.set()
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             hello = await world.peer.receive()
@@ -347,7 +348,7 @@ async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
         server_end, BOB, cast("Registry", registry), log, "test/1", bounds=Bounds(max_requests=2)
     )
     peer = Peer(client_end)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             hello = await peer.receive()
@@ -366,7 +367,7 @@ async def test_too_many_requests_are_told_so(log: KeptLog) -> None:
 
 async def test_too_many_requests_of_one_identity_are_told_so(log: KeptLog) -> None:
     counts, bounds, registry = Counter[str](), Bounds(max_requests_per_identity=3), FakeRegistry()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             peers = []
             for role in (CertRole.ADMIN, CertRole.ADMIN, CertRole.USER):
@@ -408,7 +409,7 @@ async def test_bounds_on_frames_hold_for_what_comes_in(log: KeptLog, params: dic
     client_end, server_end = trio.testing.memory_stream_pair()
     bounds, peer = Bounds(max_frame=4096, max_nesting=4), Peer(client_end)
     session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1", bounds=bounds)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             await peer.receive()
@@ -427,7 +428,7 @@ async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     turns, peer = Turns(), Peer(client_end)
     session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1", turns=turns)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             await peer.receive()
@@ -622,7 +623,7 @@ async def test_finish_before_the_start_counts(log: KeptLog) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1")
     session.finish()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await session.run()
     peer = Peer(client_end)
     await server_end.aclose()
@@ -778,7 +779,7 @@ async def test_a_session_cancelled_at_any_step_leaves_nothing(log: KeptLog) -> N
                 await peer.receive()
             scope.cancel()
 
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 instrument = CancelAt(nursery.cancel_scope, k)
                 trio.lowlevel.add_instrument(instrument)

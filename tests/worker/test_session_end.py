@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from certs.roles import Identity, Role
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
 from tests.worker.test_session import WAIT, FakeJob, FakeRegistry, Peer, query, serving, stream
 from wire.errors import ErrorCode
@@ -56,7 +57,7 @@ async def test_output_that_waits_to_be_sent_is_dropped(log: KeptLog) -> None:
     identity = Identity("bob", "01", Role.ADMIN)
     session = Session(server_end, identity, cast("Registry", registry), log, "test/1")
     peer = Peer(client_end)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             await peer.receive()

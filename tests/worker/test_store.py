@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog, descriptors
 from wire.messages import STDOUT, GapReason
 from worker import output, store
@@ -105,7 +106,7 @@ async def test_block_lets_the_job_wait_until_there_is_room(tmp_path: Path, log: 
     await fill(done, 6)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fill, running, 6)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not running.waiting:  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.001)
         waits = running.size
@@ -149,7 +150,7 @@ async def test_a_full_disk_is_survived(
     monkeypatch.setattr(os, step, fail)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fill, one, 20)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not (one.dropped if drop else one.waiting):  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.001)
         full = False
@@ -255,7 +256,7 @@ async def test_a_disk_that_is_full_once_more_is_told_once_more(tmp_path: Path, l
         room = OutputStore(budget, log, nursery)
         for _ in range(2):
             gone, after = OutputLog(room), OutputLog(room)
-            with trio.move_on_after(1) as scope:
+            with trio.move_on_after(PATIENCE) as scope:
                 async with trio.open_nursery() as filling:
                     filling.start_soon(fill, gone, 20)
                     while not gone.waiting:  # noqa: ASYNC110  # nobody tells
@@ -277,7 +278,7 @@ async def test_no_reader_holds_up_a_spill(tmp_path: Path, log: KeptLog) -> None:
     await fill(one, 6)
     for number in range(int(room.reads.total_tokens)):
         room.reads.acquire_on_behalf_of_nowait(number)  # as slow reads do
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await fill(one, 20, 6)
     for number in range(int(room.reads.total_tokens)):
         room.reads.release_on_behalf_of(number)
@@ -321,7 +322,7 @@ async def test_without_a_descriptor_for_a_new_file_those_that_are_open_serve(
 
     monkeypatch.setattr(os, "open", none_left)
     monkeypatch.setattr(room, "_budget", Budget(4 * PIECE, 9 * PIECE, 100 * MIB, tmp_path))
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await fill(busy, 8, 2)
     assert (silent.spilled, log.messages) == (0, [])
     assert await read_all(busy) == (b"".join(map(piece, range(10))), [])

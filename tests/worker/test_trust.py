@@ -19,6 +19,7 @@ from certs.errors import CertsError
 from certs.revoke import revoke
 from certs.roles import Role
 from certs.trusted import FILES, TrustedSet
+from tests.harness import PATIENCE
 from tests.tlshelp import authority, der, key, make_directory, save
 from tests.worker.common import KeptLog
 from wire.errors import ErrorCode, RequestError
@@ -44,7 +45,7 @@ class HeardLog(KeptLog):
     async def wait(self, message: str, count: int = 1) -> dict[str, Any]:
         """Wait for the count-th line with this message."""
         await trio.lowlevel.checkpoint()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while self.messages.count(message) < count:
                 await self._more.park()
         return [line for line in self.lines if line["message"] == message][count - 1]
@@ -116,7 +117,7 @@ class End:
         self._called.set()
 
     async def wait(self) -> tuple[ErrorCode, str]:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             await self._called.wait()
         return self.calls[0]
 
@@ -386,7 +387,7 @@ async def test_a_disk_that_hangs_holds_up_nobodys_end(
     with trust.hold(trust.admit(stored(certs, "user")), end):
         os.mkfifo(certs / "ca.crl")
         trust.reload()
-        with trio.fail_after(10):  # opened once the other end is, for reading
+        with trio.fail_after(PATIENCE):  # opened once the other end is, for reading
             writer = await trio.to_thread.run_sync(
                 os.open, certs / "ca.crl", os.O_WRONLY, abandon_on_cancel=True
             )

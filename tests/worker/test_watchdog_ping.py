@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 import trio
 
+from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
 from worker import spawner
 from worker.hierarchy import Hierarchies
@@ -36,7 +37,7 @@ async def test_a_shortage_is_no_end(log: KeptLog, monkeypatch: pytest.MonkeyPatc
     link = Short()
     monkeypatch.setattr(one, "_sock", link)
     one._ready.set()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.ping)
             while link.sent < 2:  # noqa: ASYNC110  # nobody tells

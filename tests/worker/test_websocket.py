@@ -21,6 +21,7 @@ from wsproto.events import (
     TextMessage,
 )
 
+from tests.harness import PATIENCE
 from wire.trio_stream import MAX_MESSAGE_BYTES
 from worker.websocket import SUBPROTOCOL, ServerWebSocket
 
@@ -51,7 +52,7 @@ async def joined(
     """Both ends after the upgrade, and whether the server accepted."""
     client_end, server_end = trio.testing.memory_stream_pair()
     client, server = Client(client_end), ServerWebSocket(server_end)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         await client.send(request)
         accepted = await server.upgrade()
         yield client, server, accepted
@@ -78,7 +79,7 @@ async def test_a_ping_is_answered_between_a_message_and_the_next() -> None:
 async def test_while_a_message_is_sent_the_newest_ping_waits_for_its_end() -> None:
     client_end, server_end = trio.testing.lockstep_stream_pair()
     client, server = Client(client_end), ServerWebSocket(server_end)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, Request(host="a.example", target="/", subprotocols=[SUBPROTOCOL]))
             nursery.start_soon(server.upgrade)
@@ -220,7 +221,7 @@ async def test_a_page_of_our_own_origin_may() -> None:
 )
 async def test_what_is_no_upgrade_at_all(head: bytes) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         await client_end.send_all(head)
         assert not await ServerWebSocket(server_end).upgrade()
         assert (await client_end.receive_some()).startswith(b"HTTP/1.1 4")
