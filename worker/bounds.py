@@ -4,7 +4,7 @@ README has them all in a table, and says what a client is told that meets one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Annotated, Final
 
 from cyclopts import Parameter, Token
@@ -19,9 +19,6 @@ LEAST_DEPTH: Final = 4
 SMALL_FRAME_BYTES: Final = 64 * 1024
 #: Of this many connections, Users leave one to Admins.
 ADMINS_SHARE: Final = 8
-#: Descriptors that the server itself holds, at most; and those of one running job, at its start.
-OWN_DESCRIPTORS: Final = 32
-JOB_DESCRIPTORS: Final = 10
 
 
 def _size(_: object, tokens: Sequence[Token]) -> int:
@@ -91,20 +88,6 @@ class Bounds:
     def kept_for_admins(self) -> int:
         """Connections that Users leave to Admins."""
         return self.max_connections // ADMINS_SHARE or int(self.max_connections > 1)
-
-    def fit(self, descriptors: int) -> "Bounds":
-        """These bounds, with fewer connections if the process may not open that many descriptors.
-
-        Jobs get what they need first, but never more than half.
-        """
-        jobs = min(self.max_jobs * JOB_DESCRIPTORS, descriptors // 2)
-        room = max(3, descriptors - OWN_DESCRIPTORS - jobs)
-        if self.max_connections + self.max_handshakes + self.max_waiting <= room:
-            return self
-        handshakes = max(1, min(self.max_handshakes, room // 6))
-        connections = max(1, min(self.max_connections, room // 2))
-        waiting = max(1, min(self.max_waiting, room - handshakes - connections))
-        return replace(self, max_waiting=waiting, max_handshakes=handshakes, max_connections=connections)
 
 
 DEFAULTS: Final = Bounds()

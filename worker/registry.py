@@ -17,38 +17,30 @@ from wire.limits import Limits
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
 from .ceilings import LimitRefusedError, check_enforceable
+from .descriptors import JobFiles
 from .failures import explain_start
 from .hierarchy import Hierarchies
 from .ids import Ids
 from .job import Job
 from .log import Log
 from .output import OutputLog
+from .retain import FOREVER, Retention
 from .spawner import ProcessSpec, Spawner, SpawnError
 from .store import OutputStore
 from .users import Users
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long ended jobs are kept; None is for the server's lifetime.
-
-    Args:
-        count: so many of them at most, the last that ended.
-        seconds: so long after their end.
-    """
-
-    count: int | None = None
-    seconds: float | None = None
-
 
 _NUMBER = attrgetter("number")
 _CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Attempt:
-    """A start under way: `settled` once it runs or has failed."""
+    """A start under way: `settled` once it runs or has failed.
 
+    ``files`` is how many files are set aside for its job, to that job's end.
+    """
+
+    files: int
     settled: trio.Event = field(default_factory=trio.Event)
     failure: RequestError | None = None
 
@@ -67,6 +59,7 @@ class Registry:
         bounds: what clients may cost.
         trail: the server's audit trail.
         users: who jobs may run as.
+        files: how many files jobs may have the server open; None for no bound.
     """
 
     def __init__(
@@ -77,13 +70,15 @@ class Registry:
         log: Log,
         grace: float,
         store: OutputStore | None = None,
-        retention: Retention = Retention(),
+        retention: Retention = FOREVER,
         bounds: Bounds = DEFAULTS,
         trail: Trail = NO_TRAIL,
         users: Users | None = None,
+        files: JobFiles | None = None,
     ) -> None:
         self.bounds = bounds
         self.users = users or Users()
+        self._files = files or JobFiles()
         self._trail = trail
         self._store = store
         self._retention = retention
@@ -177,7 +172,7 @@ class Registry:
         output = OutputLog(self._store)
         user = spec.user.name if spec.user is not None else self.users.own
         job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output, user=user)
-        attempt = _Attempt()
+        attempt = _Attempt(self._files.take(limits))
         self._unfinished += 1
         # From here on it is the job that tells what becomes of it, also if nobody waits for it any more.
         self._nursery.start_soon(self._run, job, attempt, trail.hand_over(), name=f"job {job.id}")
@@ -256,6 +251,7 @@ class Registry:
     async def _run(self, job: Job, attempt: _Attempt, trail: Trail) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
             self._starting.discard(scope)
+            self._files.end_start(attempt)
             self._count += 1
             job.number = self._count
             self._jobs[job.id] = job
@@ -272,6 +268,7 @@ class Registry:
             with trio.CancelScope() as scope:
                 self._starting.add(scope)
                 attempt.failure = _CLOSING  # unless it gets further
+                await self._files.begin_start(attempt)
                 await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:
             attempt.failure = explain_start(job.spec, error)
@@ -283,6 +280,8 @@ class Registry:
         finally:
             self._starting.discard(scope)
             self._unfinished -= 1
+            self._files.end_start(attempt)
+            self._files.give_back(attempt.files)
             attempt.settled.set()
             if attempt.failure is not None and not job.number:
                 trail.failed(attempt.failure)

@@ -1,12 +1,28 @@
-"""Owns the text of `--retain`: how many ended jobs are kept, and for how long."""
+"""Owns how many ended jobs are kept, and for how long, and the text of `--retain` that says so."""
 
 import re
+from dataclasses import dataclass
+from typing import Final
 
 from wire.limits import LimitError
 
-from .registry import Retention
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long ended jobs are kept; None is for the server's lifetime.
+
+    Args:
+        count: so many of them at most, the last that ended.
+        seconds: so long after their end.
+    """
+
+    count: int | None = None
+    seconds: float | None = None
+
+
+FOREVER: Final = Retention()
 
 
 def parse_retention(text: str | None) -> Retention:

@@ -31,6 +31,7 @@ from wire.trio_stream import ByteStream
 from .accept import accept_forever
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import Bounds
+from .descriptors import JobFiles, share_out
 from .fate import Failures
 from .gate import Gate, Visit
 from .handshake import Turn
@@ -41,7 +42,8 @@ from .log import Log
 from .notify import Notifier
 from .protect import protect
 from .refusals import Refusals
-from .registry import Registry, Retention
+from .registry import Registry
+from .retain import Retention
 from .session import STALL_SECONDS, Session
 from .spawner import Spawner
 from .store import Budget, OutputStore
@@ -118,7 +120,8 @@ class Server:
         # A connection, a job's pipe and a start under way cost a descriptor each; jobs get the old limit.
         self._descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        self._bounds = config.bounds.fit(most)
+        self._shares = share_out(config.bounds, most)
+        self._bounds = self._shares.bounds
         if self._bounds != config.bounds:
             log.warning(
                 "fewer connections are taken: this process may not open more files (LimitNOFILE=, ulimit -n)",
@@ -126,6 +129,7 @@ class Server:
                 max_connections=self._bounds.max_connections,
                 max_handshakes=self._bounds.max_handshakes,
                 max_waiting=self._bounds.max_waiting,
+                max_jobs=self._shares.max_jobs,
             )
 
     async def run(self) -> None:
@@ -170,6 +174,7 @@ class Server:
                             self._bounds,
                             self._trail,
                             self._config.users,
+                            JobFiles(self._shares),
                         )
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)

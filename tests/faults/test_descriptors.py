@@ -5,7 +5,7 @@ tests/worker/test_spawner.py.
 """
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -97,3 +97,59 @@ def test_no_descriptor_at_any_step_of_a_start(shared_certificates: Path) -> None
             assert children(server.spawner_pid) == []
     assert started > 0
     assert refused >= 5  # two pipes, and the directory of one hierarchy at least, on v2
+
+
+FEW = ("prlimit", "--nofile=256:256")
+FEWER = "fewer connections are taken: this process may not open more files (LimitNOFILE=, ulimit -n)"
+
+
+def refusal(call: Callable[[], object]) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        call()
+    return caught.value
+
+
+def test_jobs_and_connections_keep_to_their_parts(shared_certificates: Path) -> None:
+    """As many jobs as there may be leave room for as many connections; what is past it is told why."""
+    with serve(shared_certificates, prefix=FEW) as server, ExitStack() as stack:
+        promised = server.logged(FEWER)
+        client = stack.enter_context(server.connect())
+        jobs: list[JobStatus] = []
+        refused: RequestError | None = None
+        while refused is None:
+            assert len(jobs) < 60
+            try:
+                limits = FOUR if len(jobs) % 3 == 0 else None
+                jobs.append(client.start(["sh", "-c", "echo out; exec sleep 600"], limits=limits))
+            except RequestError as error:
+                refused = error
+        assert refused.code is ErrorCode.BUSY
+        assert "(ulimit -n, LimitNOFILE=)" in refused.message
+        assert promised["max_jobs"] / 2.5 < len(jobs) <= promised["max_jobs"]
+        for _ in range(promised["max_connections"] - 1):
+            stack.enter_context(server.connect())
+        full = refusal(server.connect)
+        assert full.code is ErrorCode.BUSY
+        assert "--max-connections" in full.message
+        for job in jobs:
+            eventually(lambda id_=job.id: client.query(id_).output == 4, "its output")  # type: ignore[misc]
+        for _ in range(2):  # the room of one that has ended is there again
+            client.stop(jobs.pop().id, grace=0)
+        assert client.wait(client.start(["true"]).id).exit_code == 0
+        assert not [line for line in server.log if line["message"] == "a connection could not be accepted"]
+
+
+def test_many_starts_at_once_wait_for_each_other(shared_certificates: Path) -> None:
+    with serve(shared_certificates, prefix=FEW) as server, ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(30)]
+        codes: list[int | None] = []
+
+        def run(client: Client) -> None:
+            codes.append(client.wait(client.start(["true"]).id).exit_code)
+
+        threads = [Thread(target=run, args=(client,)) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert codes == [0] * 30

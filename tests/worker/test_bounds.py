@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wire.limits import LimitError
-from worker.bounds import DEFAULTS, JOB_DESCRIPTORS, Bounds
+from worker.bounds import DEFAULTS, Bounds
 from worker.ids import Ids
 
 
@@ -32,20 +32,6 @@ def test_defaults_make_sense() -> None:
 def test_what_makes_no_sense_is_told_with_its_flag(bounds: Bounds, flag: str) -> None:
     with pytest.raises(LimitError, match=flag):
         bounds.check()
-
-
-@pytest.mark.parametrize("descriptors", [64, 128, 256, 1024, 4096, 20_000])
-def test_connections_leave_descriptors_for_jobs(descriptors: int) -> None:
-    bounds = DEFAULTS.fit(descriptors)
-    connections = bounds.max_connections + bounds.max_handshakes + bounds.max_waiting
-    assert connections <= max(3, descriptors // 2)
-    assert min(bounds.max_connections, bounds.max_handshakes, bounds.max_waiting) >= 1
-    left = descriptors - connections
-    assert left >= min(DEFAULTS.max_jobs * JOB_DESCRIPTORS, descriptors // 2) or descriptors < 200
-
-
-def test_enough_descriptors_change_nothing() -> None:
-    assert DEFAULTS.fit(20_000) is DEFAULTS
 
 
 def test_readme_has_every_bound_with_its_default() -> None:

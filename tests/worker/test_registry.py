@@ -18,7 +18,8 @@ from wire.limits import Limits
 from worker.hierarchy import Hierarchies
 from worker.ids import Ids
 from worker.job import Job
-from worker.registry import Registry, Retention
+from worker.registry import Registry
+from worker.retain import Retention
 from worker.spawner import ProcessSpec, Spawner
 
 SHUTDOWN = Cause(CauseKind.STOPPED, by="server")

@@ -3,8 +3,7 @@
 import pytest
 
 from wire.limits import LimitError
-from worker.registry import Retention
-from worker.retain import parse_retention
+from worker.retain import Retention, parse_retention
 
 
 @pytest.mark.parametrize(
