@@ -130,13 +130,14 @@ def serve(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     prefix: Sequence[str] = (),
+    port: int = 0,
 ) -> Iterator[Server]:
     """Run a server on a port of its own until the block ends; a traceback in its log fails the test.
 
-    ``prefix`` is a command that executes the one behind it.
+    ``prefix`` is a command that executes the one behind it. ``port`` is one that is free; 0 for any.
     """
     command = [*prefix, sys.executable, "-m", "client.cli", "serve"]
-    command += ["--listen", "127.0.0.1:0", "--certs", str(certs), *flags]
+    command += ["--listen", f"127.0.0.1:{port}", "--certs", str(certs), *flags]
     if SLOW > 1 and "--handshake-timeout" not in flags:  # an emulated machine signs as slowly
         command += ["--handshake-timeout", f"{PATIENCE:g}"]
     root = str(Path(__file__).parents[1])

@@ -51,7 +51,9 @@ def soak(asked: argparse.Namespace, out: Path) -> bool:
     for number in itertools.count(first):
         setting = chosen[number % len(chosen)]
         folder = out / f"phase-{number}"
-        phase = Phase(asked.seed, number, setting, mixture, asked.patience, certs, folder, began)
+        phase = Phase(
+            f"{asked.seed}-{number}", number, setting, mixture, asked.patience, certs, folder, began
+        )
         try:
             result = trio.run(phase.run)
         except PhaseFailedError as failed:

@@ -1,5 +1,6 @@
 """Owns what one client of the soak does at random, and how each answer is judged."""
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -107,7 +108,9 @@ class Actor:
         model = self._model
         plan = plan or draw(self._chance, self._world.kinds, self._world.most)
         token = model.token(plan, self._identity)
-        with self._world.watch.doing(self.name, f"start {token} {plan.name} {plan.spec}"):
+        haste = self._hastes()
+        what = f"start {token} {plan.name} {plan.spec}"
+        with self._world.watch.doing(self.name, what), trio.move_on_after(haste):
             try:
                 status = await self._caller.start(plan, token)
             except RequestError as error:
@@ -125,6 +128,13 @@ class Actor:
                 return None
             expect(self._identity == "admin", "a user has started a job")
             return model.started(status)
+        return None
+
+    def _hastes(self) -> float:
+        """Seconds after which we change our mind: mostly never, and never with a client that cannot."""
+        if self._caller.patient or self._world.over or self._chance.random() < 0.9:
+            return math.inf
+        return self._chance.uniform(0, 0.02)
 
     async def query(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -162,11 +172,12 @@ class Actor:
         await self.ask(known, "remove")
         self._model.removed(known)
 
-    async def list(self) -> None:
-        await trio.lowlevel.checkpoint()
+    async def list(self) -> list[JobStatus]:
         before = self._model.before()
         with self._world.watch.doing(self.name, "list"):
-            self._model.listed(await self._caller.list(), before)
+            jobs = await self._caller.list()
+            self._model.listed(jobs, before)
+        return jobs
 
     async def cut(self) -> None:
         """Cut our own connection, whatever goes over it."""

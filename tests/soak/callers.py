@@ -14,6 +14,8 @@ from tests.soak.plans import Plan
 from wire.jobs import JobStatus
 
 T = TypeVar("T")
+#: Seconds for which the end of a stream is waited for.
+CLOSE_SECONDS = 30.0
 
 
 class Following(Protocol):
@@ -80,9 +82,12 @@ class BlockingStream:
         self._stream = await self._caller.run(self._make)
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        await trio.lowlevel.cancel_shielded_checkpoint()
         assert self._stream is not None
-        with trio.CancelScope(shield=True):
+        if isinstance(error, trio.Cancelled):
+            return  # a thread still waits for a piece; the connection is about to be closed
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._caller.run(partial(self._stream.__exit__, None, None, None))  # noqa: ASYNC102
 
     def __aiter__(self) -> "BlockingStream":

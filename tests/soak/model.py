@@ -5,6 +5,7 @@ its job is taken into the model as soon as a list shows it, by the token that ea
 """
 
 import itertools
+import os
 from dataclasses import dataclass, field, replace
 
 from tests.soak.follow import expect
@@ -12,6 +13,9 @@ from tests.soak.plans import Plan
 from tests.soak.talk import LAST_WORDS
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import CauseKind, JobStatus, Status
+
+#: What begins the last word of each of this soak's command lines; a number follows.
+TOKEN = f"soak-{os.getpid()}-"
 
 
 @dataclass(eq=False)
@@ -56,7 +60,7 @@ class Model:
         self.there: dict[str, Known] = {}
         #: Starts without an answer, by their token: the plan, and who asked.
         self.open: dict[str, tuple[Plan, str]] = {}
-        #: How often the spawner was killed, and whether the server was, or was told to end.
+        #: How often the spawner was killed, and whether the server is killed, or told to end, now.
         self.spawner_kills = 0
         self.ending = False
         self.denied = self.refused = 0
@@ -64,7 +68,7 @@ class Model:
 
     def token(self, plan: Plan, owner: str) -> str:
         """Take note of a start that is about to be asked for."""
-        token = f"soak-{next(self._tokens)}"
+        token = f"{TOKEN}{next(self._tokens)}"
         self.open[token] = (plan, owner)
         return token
 
@@ -75,7 +79,7 @@ class Model:
         if known is None:
             expect(token in self.open, f"a job runs that nobody has started: {status}")
             plan, owner = self.open.pop(token)
-            expect(plan.refusal is None, f"a start had to be refused, and was not: {status}")
+            expect(plan.refusal is None or not plan.sure, f"a start had to be refused, and was not: {status}")
             words = tuple(word.encode() for word in (*plan.argv, token))
             expect(status.argv == words, f"another program was started: {status}")
             expect(status.owner == owner, f"{owner} has started it, not {status.owner}")
@@ -145,7 +149,12 @@ class Model:
 
     def refuses(self, error: RequestError) -> bool:
         """Whether a request may be refused so because the server is ending."""
-        return self.ending and error.code in (ErrorCode.SHUTTING_DOWN, ErrorCode.CANCELLED)
+        gone = (
+            ErrorCode.SHUTTING_DOWN,
+            ErrorCode.CANCELLED,
+            ErrorCode.NOT_FOUND,
+        )  # the last by its successor
+        return self.ending and error.code in gone
 
     def before(self) -> dict[str, Known]:
         """What is known of every job now."""

@@ -1,46 +1,34 @@
 """Owns a phase of the soak: one server, its clients and their end, and what it must leave behind."""
 
+import faulthandler
 import os
 import random
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from client import trio_client
 from client.trio_client import open_client
 from tests.harness import Server, eventually, serve
 from tests.host.common import find_cgroups
-from tests.proxy import proxy
 from tests.soak import samples, trail
 from tests.soak.actor import Actor
-from tests.soak.callers import TrioCaller, open_caller
+from tests.soak.callers import TrioCaller
+from tests.soak.crew import PATIENCE, Crew, renew
 from tests.soak.follow import DefectError, expect
-from tests.soak.model import Model
-from tests.soak.plans import MIB, Plan
+from tests.soak.model import TOKEN, Model
 from tests.soak.report import state_of
-from tests.soak.settings import Setting
+from tests.soak.settings import Ending, Setting
 from tests.soak.settle import Settling
-from tests.soak.talk import Spec
 from tests.soak.watch import Watch
 from tests.soak.world import World
-from wire.errors import ErrorCode, RequestError
-from wire.limits import Limits
 
-#: The clients of the mixture: kind, identity, transport, whether through a proxy, and tasks that share it.
-CLIENTS = (
-    ("trio", "admin", "", False, 3),
-    ("trio", "admin", "wss://", True, 2),
-    ("blocking", "admin", "", True, 1),
-    ("blocking", "admin", "wss://", False, 1),
-    ("trio", "user", "", True, 2),
-    ("trio", "user", "wss://", False, 1),
-    ("blocking", "user", "wss://", True, 1),
-)
-#: Seconds for which a client tries to come back.
-PATIENCE = 60.0
+#: A phase that lasts longer than its mixture by so many patiences hangs itself, and is ended as a whole.
+LONGEST_PATIENCES = 20
 #: Jobs that are read again once all have ended.
 REPLAYS = 60
 
@@ -70,7 +58,7 @@ class Phase:
     """One server, and all that its clients do.
 
     Args:
-        seed: of the whole soak.
+        seed: of the whole soak, and of this phase.
         number: the phase's.
         setting: the server's.
         seconds: how long the mixture lasts.
@@ -82,7 +70,7 @@ class Phase:
 
     def __init__(
         self,
-        seed: int,
+        seed: str,
         number: int,
         setting: Setting,
         seconds: float,
@@ -97,7 +85,8 @@ class Phase:
         self._seconds = seconds
         self._certs = certs
         self._began = began
-        self._audit = folder / "audit.log"
+        self._longest = seconds + LONGEST_PATIENCES * patience
+        self._folder = folder
         self._spill = folder / "spill"
         self._spill.mkdir(parents=True)
         self._watch = Watch(patience, folder / "operations.log")
@@ -112,13 +101,13 @@ class Phase:
             PhaseFailedError: the server hangs, differs from the model, or has left something.
         """
         await trio.lowlevel.checkpoint()
-        flags = [*self._setting.flags, "--spill-dir", str(self._spill), "--audit", str(self._audit)]
-        environment = os.environ | {"PYTHONFAULTHANDLER": "1"}  # see report.py
+        renew(self._certs, whole=True)
         try:
-            with serve(self._certs, *flags, env=environment) as server:
+            with self._server("audit.log") as server, last_resort(server, self._longest):
                 await self._serve(server)
             self._check_host(server)
-            lines = trail.check(self._audit, self._model)
+            killed = self._setting.ending is Ending.KILL
+            lines = trail.check(self._folder / "audit.log", self._model, killed=killed)
         except (DefectError, AssertionError) as error:
             raise PhaseFailedError([str(error)]) from error
         finally:
@@ -128,96 +117,102 @@ class Phase:
             self._setting, jobs, self._watch.count, self._watch.bytes, self._samples, self._figures, lines
         )
 
+    @contextmanager
+    def _server(self, audit: str, port: int = 0) -> Iterator[Server]:
+        """A server with the phase's budget until the block ends."""
+        flags = [*self._setting.flags, "--spill-dir", str(self._spill), "--audit", str(self._folder / audit)]
+        environment = os.environ | {"PYTHONFAULTHANDLER": "1"}  # see report.py
+        with serve(self._certs, *flags, env=environment, port=port) as server:
+            yield server
+
     async def _serve(self, server: Server) -> None:
         """Let the clients do what they do; tell the server's state if something is wrong."""
         await trio.lowlevel.checkpoint()
         failed: BaseException | None = None
+        self._current = server
         with samples.sampling(server, self._number, self._began, self._model) as sampler:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._look)
-                    await self._play(server)
+                    await self._play(server, nursery)
                     nursery.cancel_scope.cancel()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is told with the server's state
                 failed = error
         self._samples = sampler.samples
+        for leaf in leaves(failed):
+            if isinstance(leaf, PhaseFailedError):
+                raise leaf
         if failed is not None:
-            told = await trio.to_thread.run_sync(state_of, server)
-            raise PhaseFailedError([*words(failed), *self._watch.tell(), *told]) from failed
+            told = await trio.to_thread.run_sync(state_of, self._current)
+            raise PhaseFailedError([*map(words, leaves(failed)), *self._watch.tell(), *told]) from failed
 
     async def _look(self) -> None:
+        """Look whether all gets on. If not, the server is looked at, and ended, before its clients are."""
         while True:
             await trio.sleep(0.5)
-            self._watch.look()
+            if (late := self._watch.late()) is not None:
+                under_way = self._watch.tell()
+                told = await trio.to_thread.run_sync(state_of, self._current)
+                raise PhaseFailedError([late, *under_way, *told])
 
-    async def _play(self, server: Server) -> None:
-        """The mixture, the burst, and the way to rest."""
-        chance = self._chance("settling")
+    async def _play(self, server: Server, nursery: trio.Nursery) -> None:
+        """The mixture, and what comes after it."""
         connect = open_client(server.address, certs=self._certs, identity="admin", patience=PATIENCE)
         async with connect as client:
-            kinds = await self._kinds(client)
-            world = World(self._model, self._watch, kinds, self._setting.most)
+            world = World(self._model, self._watch, self._setting.most, hasty=self._setting.stall is not None)
+            crew = Crew(server, world, self._seed)
+            chance = crew.chance("settling")
             actor = Actor("settler", "admin", chance, TrioCaller(client), None, world)
             settling = Settling(server, self._setting, self._model, actor, chance)
-            async with trio.open_nursery() as nursery:
-                for number in range(len(CLIENTS)):
-                    nursery.start_soon(self._client, number, server, world)
-                await self._trouble(server)
-                world.over = True
-            await settling.burst(self._setting.burst)
-            await settling.end_jobs()
-            await settling.replay(REPLAYS)
-            await settling.rest()
-            await settling.remove()
-            await settling.rest()
-            self._figures = settling.measure()
+            world.kinds = await settling.kinds()
+            if self._setting.full:
+                nursery.start_soon(settling.keep_room)
+            with ExitStack() as successor:
+                async with trio.open_nursery() as clients:
+                    crew.start(clients)
+                    await crew.trouble(self._seconds)
+                    self._model.ending = self._setting.ending is not Ending.REST
+                    world.over = True
+                    if self._model.ending:
+                        await self._end(server, chance)
+                        renew(self._certs, whole=True)
+                        self._current = successor.enter_context(self._server("next.log", server.port))
+                if self._model.ending:
+                    await self._look_after(self._current)
+                    self._figures = f"ended by {self._setting.ending.value}, and then there was another"
+                    return
+            await self._settle(settling)
 
-    async def _trouble(self, server: Server) -> None:
-        """While the mixture lasts, reload the server now and then, and in some phases kill its spawner."""
+    async def _end(self, server: Server, chance: random.Random) -> None:
+        """End the server while its clients do what they do, and its spawner with it, or not."""
         await trio.lowlevel.checkpoint()
-        chance = self._chance("trouble")
-        kill = chance.choice((0.3, 0.6, 2, 2)) * self._seconds
-        began = trio.current_time()
-        while (passed := trio.current_time() - began) < self._seconds:
-            if passed > kill:
-                kill = float("inf")
-                self._model.spawner_kills += 1
-                os.kill(server.spawner_pid, signal.SIGKILL)
-            else:
-                server.process.send_signal(signal.SIGHUP)
-            await trio.sleep(chance.uniform(0.1, 2))
+        if self._setting.ending is Ending.TERM:
+            await trio.to_thread.run_sync(server.end)
+            return
+        spawner = server.spawner_pid
+        server.process.kill()
+        if chance.random() < 0.5:
+            with suppress(ProcessLookupError):
+                os.kill(spawner, signal.SIGKILL)
+        await trio.to_thread.run_sync(server.process.wait)
 
-    def _chance(self, name: str) -> random.Random:
-        return random.Random(f"{self._seed}-{self._number}-{name}")  # noqa: S311  # it is to come again
+    async def _look_after(self, successor: Server) -> None:
+        """Look at the successor: it knows no job, but those whose start came to it after a cut."""
+        async with open_client(successor.address, certs=self._certs, identity="admin") as client:
+            for job in [job async for job in client.list()]:
+                expect(job.argv[-1].decode() in self._model.open, f"the successor has a job of before: {job}")
+                await client.stop(job.id, grace=0)
+        await trio.to_thread.run_sync(eventually, lambda: not survivors(), "the end of the jobs of before")
 
-    async def _client(self, number: int, server: Server, world: World) -> None:
-        """One client of the mixture, and the tasks that share it."""
-        kind, identity, scheme, cut, lanes = CLIENTS[number]
-        with proxy(server.port, seed=self._seed) as between:
-            address = scheme + (between.address if cut else server.address)
-            async with (
-                open_caller(kind, address, self._certs, identity, PATIENCE) as caller,
-                trio.open_nursery() as nursery,
-            ):
-                for lane in range(lanes):
-                    name = f"{identity}-{kind}-{number}.{lane}"
-                    chance = self._chance(name)
-                    actor = Actor(name, identity, chance, caller, between if cut else None, world)
-                    nursery.start_soon(actor.run)
-
-    async def _kinds(self, client: trio_client.Client) -> frozenset[str]:
-        """The limits that this host has, tried one by one."""
-        found = set()
-        for name, value in (("cpu", 500), ("memory", 256 * MIB), ("disk_ops", 1000), ("pids", 32)):
-            plan = Plan(name, ("true",), Spec(0), limits=Limits(**{name: value}))
-            token = self._model.token(plan, "admin")
-            try:
-                self._model.started(await client.start([*plan.argv, token], limits=plan.limits))
-                found.add(name)
-            except RequestError as error:
-                expect(error.code is ErrorCode.LIMIT_REFUSED, f"a limit is refused so: {error!r}")
-                del self._model.open[token]
-        return frozenset(found)  # noqa: ASYNC910  # there are limits to try
+    async def _settle(self, settling: Settling) -> None:
+        """The burst, every byte again, and the way to rest."""
+        await settling.burst(self._setting.burst)
+        await settling.end_jobs()
+        await settling.replay(REPLAYS)
+        await settling.rest()
+        await settling.remove()
+        await settling.rest()
+        self._figures = settling.measure()
 
     def _check_host(self, server: Server) -> None:
         """Look for what a server that has ended has left."""
@@ -226,18 +221,43 @@ class Phase:
         eventually(lambda: not survivors(), f"the end of {survivors()}, jobs of the soak")
 
 
+@contextmanager
+def last_resort(server: Server, seconds: float) -> Iterator[None]:
+    """End the server and ourselves, with our stacks, should the block last longer: the soak itself hangs."""
+
+    def end() -> None:
+        server.process.kill()
+        faulthandler.dump_traceback()
+        os._exit(3)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def survivors() -> list[int]:
     """Processes of the soak's jobs: their last word is a token."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if b"\0soak-" in path.read_bytes():
+            if b"\0" + TOKEN.encode() in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
 
 
-def words(error: BaseException) -> list[str]:
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
     """What went wrong, from within the groups that nurseries make of it."""
     if isinstance(error, BaseExceptionGroup):
-        return [line for each in error.exceptions for line in words(each)]
-    return [f"{type(error).__name__}: {error}" if not isinstance(error, DefectError) else str(error)]
+        for each in error.exceptions:
+            yield from leaves(each)
+    elif error is not None:
+        yield error
+
+
+def words(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    return str(error) if isinstance(error, DefectError) else f"{type(error).__name__}: {error}"

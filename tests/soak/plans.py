@@ -38,7 +38,8 @@ class Plan:
         limits: its ceilings.
         seconds: its timeout.
         cwd: its directory.
-        refusal: the error that its start must end with.
+        refusal: the error that its start must end with; None if it must not.
+        sure: whether it must, or may.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Plan:
     seconds: float | None = None
     cwd: str | None = None
     refusal: ErrorCode | None = None
+    sure: bool = True
 
     @property
     def total(self) -> int:

@@ -41,6 +41,7 @@ def _stack(server: Server) -> list[str]:
     """End the server with SIGABRT, by which its fault handler writes where each thread is."""
     before = len(server.noise)
     server.process.send_signal(signal.SIGABRT)
+    server.process.send_signal(signal.SIGCONT)  # in case it was stopped
     with suppress(AssertionError):
         eventually(lambda: server.process.poll() is not None, "the end by SIGABRT")
     with suppress(AssertionError):

@@ -11,10 +11,13 @@ from tests.proc import memory_of, processor_seconds
 from tests.soak.actor import Actor
 from tests.soak.follow import expect
 from tests.soak.model import Known, Model
-from tests.soak.plans import talking, zeros
+from tests.soak.plans import Plan, talking, zeros
 from tests.soak.samples import MIB, counts
 from tests.soak.settings import Burst, Setting
 from tests.soak.talk import Spec
+from wire.errors import ErrorCode
+from wire.jobs import Status
+from wire.limits import Limits
 
 T = TypeVar("T")
 #: Requests at once.
@@ -63,8 +66,29 @@ class Settling:
         self._actor = actor
         self._chance = chance
         self._pid = server.process.pid
+        #: How often jobs were seen to wait for room.
+        self.waits = 0
         self._memory = memory_of(self._pid)
         self._counts = counts(self._pid)
+
+    async def kinds(self) -> frozenset[str]:
+        """The limits that this host has, tried one by one."""
+        found = set()
+        for name, value in (("cpu", 500), ("memory", 256 * MIB), ("disk_ops", 1000), ("pids", 32)):
+            limits = Limits(**{name: value})
+            plan = Plan(name, ("true",), Spec(0), limits=limits, refusal=ErrorCode.LIMIT_REFUSED, sure=False)
+            if await self._actor.start(plan):
+                found.add(name)
+        return frozenset(found)  # noqa: ASYNC910  # there are limits to try
+
+    async def keep_room(self) -> None:
+        """Remove ended jobs whenever others wait for room, as an operator's script may; until cancelled."""
+        while True:
+            await trio.sleep(0.3)
+            running = [status for status in await self._actor.list() if status.status is Status.RUNNING]
+            if any("room for output is used up" in note for status in running for note in status.notes):
+                self.waits += 1
+                await each(self._actor.ended(), self._actor.remove)
 
     async def burst(self, burst: Burst) -> None:
         """Let many jobs print at once, after others have filled the budget."""
@@ -129,6 +153,7 @@ class Settling:
             f"memory {self._memory // MIB} MiB at the start, {most // MIB} at most, {memory // MIB} at rest; "
             f"descriptors {self._counts[0]} and {descriptors}, threads {self._counts[1]} and {threads}"
         )
+        expect(self.waits or not self._setting.full, "no job has waited for room on the disk")
         expect(max(memory, most) <= bound, f"more than {bound // MIB} MiB of memory: {figures}")
         expect(descriptors <= self._counts[0] + SLACK_DESCRIPTORS, f"descriptors were not closed: {figures}")
         expect(threads <= self._counts[1] + SLACK_THREADS, f"threads have not ended: {figures}")

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from tests.soak.follow import DefectError
-
 #: Operations that a report tells.
 TOLD = 60
 
@@ -74,15 +72,14 @@ class Watch:
         self._last.append(line)
         self._file.write(line + "\n")
 
-    def look(self) -> None:
-        """Raise a DefectError if something neither ends nor gets on."""
+    def late(self) -> str | None:
+        """What neither ends nor gets on, in a sentence."""
         now = time.monotonic()
         late = [each for each in self._under_way if now - each.moved > self.patience]
-        if late:
-            raise DefectError(
-                f"{len(late)} operations have not got on for {self.patience:g} s: "
-                + "; ".join(f"{each.actor}: {each.what}" for each in late[:5])
-            )
+        if not late:
+            return None
+        some = "; ".join(f"{each.actor}: {each.what}" for each in late[:5])
+        return f"{len(late)} operations have not got on for {self.patience:g} s: {some}"
 
     def tell(self) -> list[str]:
         """What is under way, and the last operations that have ended."""

@@ -13,13 +13,15 @@ class World:
     Args:
         model: what they know.
         watch: what they do.
-        kinds: the limits that the host has.
         most: bytes that a job of the mixture prints at most.
+        hasty: whether the server gives readers up so soon that a busy one of ours may be meant.
+        kinds: the limits that the host has.
     """
 
     model: Model
     watch: Watch
-    kinds: frozenset[str]
     most: int
+    hasty: bool = False
+    kinds: frozenset[str] = frozenset()
     #: No new steps begin.
     over: bool = False
