@@ -16,7 +16,7 @@ from tests.soak.world import World
 from wire.jobs import CauseKind, JobStatus, Status
 
 #: Exit codes of the command line for what a server at its end may do to any command: README, "Exit codes".
-ENDING = (3, 5, 7, 125)
+ENDING = (3, 5, 6, 7, 125)
 NOT_FOUND, DENIED, SIGNALED = 3, 4, 128
 
 

@@ -26,6 +26,7 @@ async def test_a_server_that_hangs_is_told_with_its_state(tmp_path: Path) -> Non
     caught: list[PhaseFailedError] = []
 
     async def run() -> None:
+        await trio.lowlevel.checkpoint()
         try:
             await phase(tmp_path, 3).run()
         except PhaseFailedError as error:
@@ -34,7 +35,7 @@ async def test_a_server_that_hangs_is_told_with_its_state(tmp_path: Path) -> Non
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await trio.to_thread.run_sync(eventually, lambda: _some(tmp_path / "phase"), "the first operations")
-        (server,) = (pid for pid in children(os.getpid()) if b"serve" in _words(pid))
+        (server,) = (pid for pid in children(os.getpid()) if b"\0serve\0" in _words(pid))
         os.kill(server, signal.SIGSTOP)
     (error,) = caught
     text = "\n".join(error.lines)
