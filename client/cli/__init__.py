@@ -12,7 +12,7 @@ from .commands import app
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    streams.fill_closed()
+    streams.take_over()
     for name in [name for name, value in os.environ.items() if name.startswith("WORKER_SERVICE_")]:
         if not os.environ[name]:  # set but empty is as good as not set
             del os.environ[name]
@@ -32,9 +32,7 @@ def run(arguments: Sequence[str]) -> int:
         return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except KeyboardInterrupt:
         return exits.Exit.SIGNAL + 2
-    except BrokenPipeError:
-        # Our reader has gone, as in `| head`. Python must not try once more at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except exits.ReaderLeftError:
         return exits.Exit.SIGNAL + 13
     except CycloptsError as error:
         streams.complain(usage.sentence(error))

@@ -243,7 +243,7 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
         try:
             with client.stream(job.id) as output:
                 copy(output)
-        except (BrokenPipeError, OutputError):
+        except OutputError:
             client.stop(job.id)
             raise
         except ClientError as error:

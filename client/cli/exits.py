@@ -54,8 +54,15 @@ class UsageError(Exception):
     """The command line makes no sense; the message is one sentence for people."""
 
 
-class OutputError(Exception):
+class OutputError(OSError):
     """Our own stdout or stderr cannot be written to; the message is one sentence for people."""
+
+
+class ReaderLeftError(OutputError):
+    """The reader of our stdout or stderr has gone, as in `| head`.
+
+    No BrokenPipeError: libraries that print for us end the program in their own way for one.
+    """
 
 
 #: What `main` turns into one sentence on stderr; anything else is a bug of ours.

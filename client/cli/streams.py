@@ -1,13 +1,32 @@
-"""Owns our own stdout and stderr: whole writes, exact bytes, and a sentence where they cannot be written."""
+"""Owns our own stdout and stderr: whole writes, exact bytes, and a sentence where they cannot be written.
+
+Theory of operation. Python's own streams keep what they cannot write and fail a second time at the
+interpreter's end, past every handler; with a descriptor closed they are None. So `take_over` puts streams of
+ours in their place, which keep nothing: each write reaches the kernel or fails at once. Every command prints
+through them, whatever prints it, and so every command fails in one way: with an OutputError, which
+`client.cli.run` turns into a sentence and an exit code.
+"""
 
 import contextlib
+import errno
+import io
 import os
 import sys
 
-from .exits import OutputError
+from .exits import OutputError, ReaderLeftError
 from .render import text
 
 _NAMES = {1: "stdout", 2: "stderr"}
+
+
+def take_over() -> None:
+    """Open what of 0, 1 and 2 is closed, and put streams of ours in the place of Python's."""
+    encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
+    fill_closed()
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # of a descriptor, for as long as we live
+    sys.stdout = _Stdout(1, encoding)
+    sys.stderr = _Stderr(2, encoding)
 
 
 def fill_closed() -> None:
@@ -19,14 +38,17 @@ def fill_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number: this one
+            try:
+                os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number: this one
+            except OSError:  # a root directory without devices
+                os.open("/", os.O_RDONLY)
 
 
 def write(number: int, data: bytes | memoryview) -> None:
     """Write all of some bytes to stdout (1) or stderr (2).
 
     Raises:
-        BrokenPipeError: its reader has gone.
+        ReaderLeftError: its reader has gone.
         OutputError: it cannot be written to.
     """
     rest = memoryview(data)
@@ -37,10 +59,11 @@ def write(number: int, data: bytes | memoryview) -> None:
             import select
 
             select.select([], [number], [])
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError as error:
+            raise ReaderLeftError(f"nobody reads {_NAMES[number]} any more.") from error
         except OSError as error:
-            raise OutputError(f"cannot write to {_NAMES[number]}: {error.strerror}.") from error
+            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise OutputError(f"cannot write to {_NAMES[number]}: {reason}.") from error
 
 
 def put(words: str) -> None:
@@ -51,5 +74,39 @@ def put(words: str) -> None:
 
 def complain(sentence: str) -> None:
     """Say on stderr what is wrong, on one line that is safe on a terminal."""
-    with contextlib.suppress(OSError, OutputError):
+    with contextlib.suppress(OutputError):
         write(2, f"worker-service: {text(sentence)}\n".encode("utf-8", "backslashreplace"))
+
+
+class _Stdout(io.TextIOBase):
+    """Text to a descriptor; what its encoding lacks is escaped."""
+
+    def __init__(self, number: int, encoding: str) -> None:
+        self._number = number
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # which may be set there
+        return self._encoding
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, words: str, /) -> int:
+        write(self._number, words.encode(self._encoding, "backslashreplace"))
+        return len(words)
+
+
+class _Stderr(_Stdout):
+    """The same for complaints: where they cannot be written, nobody can be told, and what we do goes on."""
+
+    def write(self, words: str, /) -> int:
+        with contextlib.suppress(OutputError):
+            super().write(words)
+        return len(words)
