@@ -1,6 +1,7 @@
 """Owns the `serve` command; mounting it imports no Trio."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -88,26 +89,33 @@ def serve(
     allow_core_dumps:
         Leave jobs the server's own limit on core dumps; otherwise it is 0.
     """
+    from .inherited import FALLBACK, RelativePathError, settle
+
+    inherited = settle()
+
     import trio
 
     from certs.roles import DEFAULT_ARC, Role, role_oid
 
     from .allocator import keep_memory
     from .audit import Audit, Trail
+    from .audit_sink import STDERR
     from .hierarchy import CgroupError
+    from .lacks import lack_of, only, place_of
     from .library_log import LibraryLog
-    from .log import BackgroundStream, Log
+    from .log import BackgroundStream, Log, Stderr
     from .notify import Notifier
     from .privileges import CORE_DUMPS, NEW_PRIVILEGES
     from .retain import parse_retention
-    from .server import Config, Server
+    from .server import Config, ListenError, Server
     from .spill import SpillFile
     from .store import Budget, Overflow, default_folder
     from .users import Users, look_up
 
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        return _fail(f"--listen {listen!r} is not HOST:PORT, such as 127.0.0.1:8443.", 2)
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        source = _source("--listen", "WORKER_SERVICE_LISTEN", listen)
+        return _fail(f"{source} {listen!r} is not HOST:PORT, such as 127.0.0.1:8443.", 2)
     if not 0 <= grace <= 86400:
         return _fail(f"--grace {grace:g} must be a number of seconds from 0 to 86400.", 2)
     if not 1 <= stall_timeout <= 86400:
@@ -121,7 +129,13 @@ def serve(
         return _fail(f"--job-user {job_user!r:.60} names no user of this host: check the name.", EXIT_SERVER)
     permits = {NEW_PRIVILEGES: allow_new_privileges, CORE_DUMPS: allow_core_dumps}
     folder = spill_dir or default_folder()
+    spill_flag = "--spill-dir" if spill_dir else _source("--spill-dir", "TMPDIR", str(folder))
+    certs_flag = _source("--certs", "WORKER_SERVICE_CERTS", str(certs))
     try:
+        folder = inherited.absolute(spill_flag, folder)
+        certs = inherited.absolute(certs_flag, certs or default_directory())
+        if audit not in (None, STDERR):
+            audit = str(inherited.absolute("--audit", Path(audit)))
         budget = Budget(
             _memory("--output-memory", output_memory),
             _memory("--job-memory", job_memory),
@@ -133,14 +147,14 @@ def serve(
         bounds = bounds or DEFAULTS
         bounds.check()
         SpillFile(folder).close()
-    except LimitError as error:
+    except (LimitError, RelativePathError) as error:
         return _fail(str(error), 2)
     except OSError as error:
-        return _fail(f"--spill-dir {str(folder)!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
+        return _fail(f"{spill_flag} {str(folder)!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
     config = Config(
         host.strip("[]"),
         int(port),
-        certs or default_directory(),
+        certs,
         arc or DEFAULT_ARC,
         grace,
         cgroup_parent,
@@ -150,14 +164,20 @@ def serve(
         bounds,
         Users(job_user, pinned=pin_job_user),
         tuple(word for word, allowed in permits.items() if allowed),
+        inherited.directory or FALLBACK,
     )
     if audit_required and audit is None:
         return _fail("--audit-required needs --audit FILE, which says where the audit log goes.", 2)
     keep_memory()
-    stderr = BackgroundStream(sys.stderr)
+    try:
+        stderr = BackgroundStream(Stderr())
+    except RuntimeError as error:  # it cannot start its thread
+        return _fail(lack_of(error) or str(error), EXIT_SERVER)
     log = Log(stderr)
     audit_log = None
     logging.getLogger().addHandler(LibraryLog(log))
+    logging.captureWarnings(capture=True)
+    inherited.tell(log)
     try:
         role_oid(Role.ADMIN, config.arc)
         try:
@@ -165,20 +185,30 @@ def serve(
         except OSError as error:
             return _fail(f"--audit {audit!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
         trio.run(Server(config, log, Trail(audit_log), Notifier.from_environment()).run)
-    except CertsError as error:
-        return _fail(str(error), EXIT_CERTS)
-    except CgroupError as error:
-        return _fail(str(error), EXIT_SERVER)
-    except OSError as error:
-        return _fail(f"cannot listen on {listen}: {error.strerror or error}.", EXIT_SERVER)
-    except Exception:  # a bug; its traceback is for the log, not for the terminal
-        log.exception("the server failed")
-        return _fail("the server failed; its log says how.", EXIT_SERVER)
+    except Exception as error:
+        match cause := only(error):
+            case CertsError():
+                return _fail(str(cause), EXIT_CERTS)
+            case CgroupError():
+                return _fail(str(cause), EXIT_SERVER)
+            case ListenError():
+                return _fail(f"cannot listen on {listen}: {cause}.", EXIT_SERVER)
+            case _ if lack := lack_of(cause):
+                log.error("the server cannot go on", reason=lack, at=place_of(cause))  # noqa: TRY400  # no bug
+                return _fail(lack, EXIT_SERVER)
+            case _:  # a bug; its traceback is for the log, not for the terminal
+                log.exception("the server failed")
+                return _fail("the server failed; its log says how.", EXIT_SERVER)
     finally:
         if audit_log is not None:
             audit_log.close()
         stderr.close()
     return 0
+
+
+def _source(flag: str, variable: str, value: str) -> str:
+    """What a value came from, so that nobody is blamed for a flag that was not given."""
+    return variable if os.environ.get(variable) == value else flag
 
 
 def _memory(flag: str, text: str) -> int:

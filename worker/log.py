@@ -1,8 +1,11 @@
 """Owns the server's log on stderr: readable lines on a terminal, one JSON object a line otherwise."""
 
 import contextlib
+import io
 import json
+import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -23,7 +26,7 @@ class BackgroundStream:
         lines: the most that may be waiting.
     """
 
-    def __init__(self, stream: TextIO, lines: int = 10_000) -> None:
+    def __init__(self, stream: TextIO | io.TextIOBase, lines: int = 10_000) -> None:
         self._stream = stream
         self._queue: queue.Queue[str | None] = queue.Queue(lines)
         self._dropped = 0
@@ -58,9 +61,30 @@ class BackgroundStream:
 
     def _run(self) -> None:
         while (line := self._queue.get()) is not None:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self._stream.write(line)
                 self._stream.flush()
+            except (OSError, ValueError):  # a full disk may have room again
+                with self._lock:
+                    self._dropped += 1
+
+
+class Stderr(io.TextIOBase):
+    """Our stderr without Python's buffer, which would try again, at our end, what could not be written."""
+
+    def isatty(self) -> bool:
+        """Whether people read it."""
+        return os.isatty(2)
+
+    def write(self, text: str, /) -> int:
+        """Write all of a text; OSError if that cannot be done."""
+        rest = memoryview(text.encode("utf-8", "backslashreplace"))
+        while rest:
+            try:
+                rest = rest[os.write(2, rest) :]
+            except BlockingIOError:  # another process has made the pipe non-blocking
+                select.select([], [2], [])
+        return len(text)
 
 
 class Log:

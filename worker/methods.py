@@ -158,7 +158,8 @@ async def _run(found: Method, params: object, call: Call) -> Answer:
 @method("start", StartParams, Role.ADMIN)
 async def start(call: Call, params: StartParams) -> Answer:
     user = await call.registry.users.find(params.user)
-    spec = process_spec(params, call.registry.bounds.max_argument_bytes, user)
+    registry = call.registry
+    spec = process_spec(params, registry.bounds.max_argument_bytes, user, registry.directory)
     timeout = None if params.timeout is None else _seconds("timeout", params.timeout)
     try:
         if params.limits is not None:
@@ -166,7 +167,7 @@ async def start(call: Call, params: StartParams) -> Answer:
     except LimitError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, str(error)) from error
     await call.trail.secure()
-    job = await call.registry.start(
+    job = await registry.start(
         spec, owner=call.identity.name, limits=params.limits or None, seconds=timeout, trail=call.trail
     )
     return partial(_tell, job)

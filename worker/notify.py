@@ -10,6 +10,9 @@ import time
 from collections.abc import MutableMapping
 from typing import Self
 
+#: The most of a number that fits into 64 bits.
+DIGITS = 20
+
 
 class Notifier:
     """Talks to the service manager.
@@ -31,7 +34,7 @@ class Notifier:
         period = environment.pop("WATCHDOG_USEC", "")
         pid = environment.pop("WATCHDOG_PID", "")
         meant = pid in ("", str(os.getpid()))
-        asked = meant and period.isascii() and period.isdigit() and int(period) > 0
+        asked = meant and period.isascii() and period.isdigit() and len(period) <= DIGITS and int(period) > 0
         return cls(address or None, int(period) / 1e6 if address and asked else None)
 
     def ready(self, status: str) -> None:

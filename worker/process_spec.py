@@ -14,10 +14,12 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_C
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def process_spec(params: StartParams, most: int, user: User | None = None) -> ProcessSpec:
+def process_spec(
+    params: StartParams, most: int, user: User | None = None, directory: bytes = b"/"
+) -> ProcessSpec:
     """Check what the kernel would take wrongly or not at all, and settle the defaults."""
     environment = environment_of(os.environ, user) | (params.env or {})
-    cwd = params.cwd if params.cwd is not None else os.fsencode(os.getcwd())  # noqa: PTH109  # bytes
+    cwd = directory if params.cwd is None else params.cwd
     words = [*params.argv, cwd, *environment, *environment.values()]
     problem = None
     if not params.argv or not params.argv[0]:

@@ -60,6 +60,7 @@ class Registry:
         trail: the server's audit trail.
         users: who jobs may run as.
         files: how many files jobs may have the server open; None for no bound.
+        directory: where jobs work whose request names no directory.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Registry:
         trail: Trail = NO_TRAIL,
         users: Users | None = None,
         files: JobFiles | None = None,
+        directory: bytes = b"/",
     ) -> None:
         self.bounds = bounds
+        self.directory = directory
         self.users = users or Users()
         self._files = files or JobFiles()
         self._trail = trail

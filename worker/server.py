@@ -9,8 +9,10 @@ The later a branch, the sooner it ends: first no new connections, then the jobs 
 subscribers get the last byte and the final status, then the sessions close, then the spawner ends.
 """
 
+import errno
 import gc
 import itertools
+import os
 import resource
 import signal
 import socket
@@ -36,6 +38,7 @@ from .fate import Failures
 from .gate import Gate, Visit
 from .handshake import Turn
 from .hierarchy import open_hierarchies
+from .inherited import FALLBACK
 from .listener import Door, acknowledged_bytes
 from .lobby import Lobby
 from .log import Log
@@ -75,6 +78,7 @@ class Config:
         bounds: what clients may cost.
         users: who jobs may run as.
         permits: what `privileges` leaves to jobs.
+        directory: where jobs work whose request names no directory.
     """
 
     host: str
@@ -89,6 +93,11 @@ class Config:
     bounds: Bounds = field(default_factory=Bounds)
     users: Users = field(default_factory=Users)
     permits: tuple[str, ...] = ()
+    directory: Path = FALLBACK
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says why."""
 
 
 class Server:
@@ -137,14 +146,15 @@ class Server:
 
         Raises:
             CgroupError: the cgroup that the operator named cannot be used.
-            OSError: the address cannot be listened on.
+            ListenError: the address cannot be listened on.
+            OSError: this host lacks what a server needs.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             # What the receiver puts back at the end: a signal that comes a moment too late must not turn
             # an orderly end into a death by signal.
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            listeners = await trio.open_tcp_listeners(self._config.port, host=self._config.host)
+            listeners = await self._listen()
             with (
                 closing(OutputStore(self._config.budget, self._log)) as store,
                 open_hierarchies(self._config.cgroup_parent) as hierarchies,
@@ -175,6 +185,7 @@ class Server:
                             self._trail,
                             self._config.users,
                             JobFiles(self._shares),
+                            os.fsencode(self._config.directory),
                         )
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
                         root.start_soon(registry.expire)
@@ -184,6 +195,16 @@ class Server:
                     root.cancel_scope.cancel()
         self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
         self._log.info("ended")
+
+    async def _listen(self) -> list[trio.SocketListener]:
+        try:
+            return await trio.open_tcp_listeners(self._config.port, host=self._config.host)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # that is not the address's fault
+            raise ListenError(error.strerror or str(error)) from error
+        except UnicodeError as error:  # the name cannot be one of a host
+            raise ListenError("that is no host name") from error
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall

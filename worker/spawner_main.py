@@ -336,19 +336,34 @@ class Spawner:
 
 
 def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
-    """Exec, looking the program up on the job's own PATH as execvp(3) does; raise the best OSError."""
+    """Exec, looking the program up on the job's own PATH as shells do; raise the best OSError.
+
+    Unlike for execvp(3), a folder that may not be entered is passed over without a word: what is in it was
+    not found, rather than found and forbidden.
+    """
     program = argv[0]
     if b"/" in program:
         os.execve(program, argv, env)  # noqa: S606  # no shell, by design
     best: OSError | None = None
     for folder in env.get(b"PATH", b"/usr/bin:/bin").split(b":"):
+        path = (folder or b".") + b"/" + program
         try:
-            os.execve((folder or b".") + b"/" + program, argv, env)  # noqa: S606  # likewise
+            os.execve(path, argv, env)  # noqa: S606  # likewise
         except (FileNotFoundError, NotADirectoryError) as error:
             best = best or error
         except PermissionError as error:
-            best = error
+            if is_found(path):
+                best = error
     raise best or FileNotFoundError(errno.ENOENT, "not on PATH")
+
+
+def is_found(path: bytes) -> bool:
+    """Whether a program is there, as far as we may look: in a folder that we may not enter, none is."""
+    try:
+        os.stat(path)  # noqa: PTH116  # pathlib costs the spawner its start-up
+    except OSError:
+        return False
+    return True
 
 
 def is_gone(parent: int) -> bool:
@@ -384,6 +399,7 @@ def main() -> None:
         resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
     privileges.prctl(keeper.PR_SET_CHILD_SUBREAPER, 1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # without SIGCHLD, no job would ever end
     number = RT_SIGACTION.get(os.uname().machine)
     if number is not None:
         libc = ctypes.CDLL(None)

@@ -39,7 +39,7 @@ class Overflow(enum.StrEnum):
 
 def default_folder() -> Path:
     """Where output spills to: $TMPDIR, or /var/tmp, which is on a disk where /tmp may be memory."""
-    if "TMPDIR" in os.environ:
+    if os.environ.get("TMPDIR"):
         return Path(os.environ["TMPDIR"])
     var = Path("/var/tmp")  # noqa: S108  # files there have no names
     return var if var.is_dir() else Path(tempfile.gettempdir())

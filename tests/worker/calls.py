@@ -57,6 +57,7 @@ class FakeRegistry:
 
     grace = 10.0
     bounds = Bounds()
+    directory = b"/srv"
 
     def __init__(self, *jobs: FakeJob) -> None:
         self.jobs = {job.id: job for job in jobs}
