@@ -77,7 +77,8 @@ serve *args: setup
 check: setup
     {{ bin }}/ruff check
     {{ bin }}/ruff format --check
-    find {{ packages }} tests -name '*.py' -exec {{ bin }}/flake8-async --enable={{ flake8_async }} {} +
+    find {{ packages }} tests -name '*.py' -exec grep -lZE 'async|trio' {} + | \
+        xargs -0 -n 30 -P 2 {{ bin }}/flake8-async --enable={{ flake8_async }}
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
 
@@ -90,6 +91,11 @@ bench *args: setup
 [group('work on it')]
 bench-plot *args: setup
     @{{ bin }}/python -m tests.bench.plot "$@"
+
+# Attack a real server, and tell what other clients feel of it; SECONDS is how long each attack lasts
+[group('work on it')]
+abuse *seconds: setup
+    @exec {{ bin }}/python -m tests.abuse "$@"
 
 # Fuzz what strangers send; --seconds N, --target NAME, --seed N, --replay FILE
 [group('work on it')]
@@ -127,6 +133,16 @@ fmt: setup
 [group('work on it')]
 ci:
     @.ci/run
+
+# Run everything in full, for hours: each part to its end, whichever fails
+[group('work on it')]
+all: setup
+    @verdicts=; for part in test check audit test-vm test-systemd fuzz race matrix abuse 'soak --seconds 3600' test-slow; do \
+        echo; echo "--- $part"; \
+        if {{ bin }}/just $part; then verdict=passed; else verdict=FAILED; fi; \
+        verdicts="$verdicts$part: $verdict\n"; \
+    done; \
+    printf "\n---\n$verdicts"; case "$verdicts" in *FAILED*) exit 1 ;; esac
 
 # Resolve constraints.txt again; `just lock --upgrade` takes the newest versions
 [group('work on it')]
