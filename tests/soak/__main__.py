@@ -5,6 +5,7 @@ The exit code says whether all went well, and the last line sums up.
 
 import argparse
 import itertools
+import os
 import shutil
 import sys
 import tempfile
@@ -14,13 +15,16 @@ from pathlib import Path
 import trio
 
 from tests.harness import SLOW
+from tests.proc import memory_of
 from tests.soak import samples
-from tests.soak.phase import Phase, PhaseFailedError, Result
-from tests.soak.settings import SETTINGS
+from tests.soak.phase import Phase, PhaseFailedError
+from tests.soak.picture import HEAD, draw, row
+from tests.soak.samples import MIB
+from tests.soak.settings import SETTINGS, Setting
 from tests.tlshelp import make_directory
 
 #: The longest mixture of one phase, in seconds: a soak of hours runs many servers.
-LONGEST = 45.0
+LONGEST = 120.0
 #: What a phase takes besides its mixture, in seconds, and the least that a mixture lasts.
 BESIDES, LEAST = 8.0, 3.0
 
@@ -30,56 +34,95 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def describe(number: int, result: Result) -> str:
-    """A phase, in a line for people."""
-    waits = [each.wait for each in result.samples if each.wait is not None]
-    return (
-        f"phase {number}, {result.setting.name}: {result.jobs} jobs, {result.operations} operations, "
-        f"{result.bytes / 1e6:.0f} MB checked, {result.audit_lines} audit lines; {result.figures}; "
-        f"another client's query {max(waits, default=0):.0f} ms at most"
-    )
+class Soak:
+    """Phase after phase.
 
+    Args:
+        asked: the command line.
+        out: where files go.
+    """
 
-def soak(asked: argparse.Namespace, out: Path) -> bool:
-    """Run phase after phase; return whether all went well."""
-    began = time.monotonic()
-    certs = make_directory(out / "certs")
-    chosen = [each for each in SETTINGS if not asked.budget or each.name in asked.budget]
-    mixture = min(LONGEST, max(LEAST, asked.seconds / len(chosen) - BESIDES))
-    totals = [0, 0, 0]
-    first = 0 if asked.phase is None else asked.phase
-    for number in itertools.count(first):
-        setting = chosen[number % len(chosen)]
-        folder = out / f"phase-{number}"
+    def __init__(self, asked: argparse.Namespace, out: Path) -> None:
+        self._asked = asked
+        self._out = out
+        self._began = time.monotonic()
+        self._certs = make_directory(out / "certs")
+        self._chosen = [each for each in SETTINGS if not asked.budget or each.name in asked.budget]
+        share = asked.seconds / len(self._chosen)
+        self._mixture = max(LEAST, min(share - BESIDES, LONGEST))
+        self._table = [HEAD]
+        self._totals = [0, 0, 0, 0]
+
+    def run(self) -> bool:
+        """Run until the time is over; whether all went well."""
+        first = 0 if self._asked.phase is None else self._asked.phase
+        reached = set()
+        for number in itertools.count(first):
+            setting = self._chosen[number % len(self._chosen)]
+            if not self._phase(number, setting):
+                return False
+            reached.add(setting)
+            left = self._asked.seconds - (time.monotonic() - self._began)
+            if self._asked.phase is not None or left < self._mixture:
+                break
+        self._conclude([each.name for each in self._chosen if each not in reached])
+        return True
+
+    def _phase(self, number: int, setting: Setting) -> bool:
+        asked = self._asked
+        folder = self._out / f"phase-{number}"
         phase = Phase(
-            f"{asked.seed}-{number}", number, setting, mixture, asked.patience, certs, folder, began
+            f"{asked.seed}-{number}",
+            number,
+            setting,
+            self._mixture,
+            asked.patience,
+            self._certs,
+            folder,
+            self._began,
         )
         try:
             result = trio.run(phase.run)
         except PhaseFailedError as failed:
-            (out / "report.txt").write_text("\n".join(failed.lines) + "\n")
-            say(f"phase {number}, {setting.name}: FAILED")
-            for line in failed.lines:
-                say(f"  {line}")
-            budget = "".join(f" --budget {name}" for name in asked.budget or ())
-            say(
-                f"FAILED: {failed}\nagain: just soak --seed {asked.seed} --phase {number} "
-                f"--seconds {asked.seconds:g}{budget}; the report, and what was done, is in {out}"
-            )
+            self._tell(number, setting, failed)
             return False
-        samples.write(result.samples, out / "samples.csv")
+        samples.write(result.samples, self._out / "samples.csv")
         if not asked.keep:
             shutil.rmtree(folder)
-        for index, count in enumerate((result.jobs, result.operations, result.bytes)):
-            totals[index] += count
-        say(describe(number, result))
-        if asked.phase is not None or time.monotonic() - began > asked.seconds - mixture:
-            break
-    say(
-        f"soak: all well with seed {asked.seed}: {totals[0]} jobs, {totals[1]} operations, "
-        f"{totals[2] / 1e6:.0f} MB checked in {time.monotonic() - began:.0f} s; samples in {out}"
-    )
-    return True
+        for index, count in enumerate((*result.counts, result.audit_lines)):
+            self._totals[index] += count
+        self._table.append(row(f"{number} {setting.name}", result.counts, result.samples, result.rest))
+        say(self._table[-1])
+        return True
+
+    def _tell(self, number: int, setting: Setting, failed: PhaseFailedError) -> None:
+        """Tell of a phase that has failed, and how to run it again."""
+        report = self._out / "report.txt"
+        report.write_text("\n".join(failed.lines) + "\n")
+        for line in failed.lines:
+            say(f"  {line}")
+        budget = "".join(f" --budget {name}" for name in self._asked.budget or ())
+        say(
+            f"again: just soak --seed {self._asked.seed} --phase {number} --seconds {self._asked.seconds:g}"
+            f"{budget}; {report} has this report, and {self._out}/phase-{number} what was done\n"
+            f"soak: FAILED with seed {self._asked.seed} in phase {number}, {setting.name}: {failed}"
+        )
+
+    def _conclude(self, missed: list[str]) -> None:
+        """Keep table and picture, and sum up."""
+        (self._out / "table.md").write_text("\n".join(self._table) + "\n")
+        jobs, operations, size, lines = self._totals
+        names = [
+            self._chosen[number % len(self._chosen)].name
+            for number in range((self._asked.phase or 0) + len(self._table))
+        ]
+        draw(self._out / "samples.csv", names, self._out / "soak.png")
+        say(f"not reached in this time: {', '.join(missed)}" if missed else "every budget was reached")
+        say(
+            f"soak: passed with seed {self._asked.seed}: {jobs} jobs, {operations} operations, "
+            f"{size / 1e6:.0f} MB and {lines} audit lines checked in {time.monotonic() - self._began:.0f} s; "
+            f"the soak itself has {memory_of(os.getpid()) // MIB} MiB; table and picture in {self._out}"
+        )
 
 
 def main() -> int:
@@ -102,8 +145,8 @@ def main() -> int:
     asked = parser.parse_args()
     out = asked.out or Path(tempfile.mkdtemp(prefix="soak-"))
     out.mkdir(parents=True, exist_ok=True)
-    say(f"seed {asked.seed}, {asked.seconds:g} s, files in {out}")
-    return 0 if soak(asked, out) else 1
+    say(f"seed {asked.seed}, {asked.seconds:g} s, files in {out}\n{HEAD}")
+    return 0 if Soak(asked, out).run() else 1
 
 
 if __name__ == "__main__":

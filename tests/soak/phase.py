@@ -43,14 +43,20 @@ class PhaseFailedError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a phase did."""
+    """What a phase did.
+
+    Args:
+        setting: its server's.
+        counts: jobs, operations, and bytes that were checked.
+        samples: of its server.
+        rest: what its server held at rest; see `Settling.measure`.
+        audit_lines: how many were checked.
+    """
 
     setting: Setting
-    jobs: int
-    operations: int
-    bytes: int
+    counts: tuple[int, int, int]
     samples: list[samples.Sample]
-    figures: str
+    rest: tuple[int, ...]
     audit_lines: int
 
 
@@ -91,7 +97,7 @@ class Phase:
         self._spill.mkdir(parents=True)
         self._watch = Watch(patience, folder / "operations.log")
         self._model = Model(drops=setting.drop)
-        self._figures = ""
+        self._rest: tuple[int, ...] = ()
         self._samples: list[samples.Sample] = []
 
     async def run(self) -> Result:
@@ -113,9 +119,8 @@ class Phase:
         finally:
             self._watch.close()
         jobs = len(self._model.jobs)
-        return Result(
-            self._setting, jobs, self._watch.count, self._watch.bytes, self._samples, self._figures, lines
-        )
+        counts = (jobs, self._watch.count, self._watch.bytes)
+        return Result(self._setting, counts, self._samples, self._rest, lines)
 
     @contextmanager
     def _server(self, audit: str, port: int = 0) -> Iterator[Server]:
@@ -179,7 +184,6 @@ class Phase:
                         self._current = successor.enter_context(self._server("next.log", server.port))
                 if self._model.ending:
                     await self._look_after(self._current)
-                    self._figures = f"ended by {self._setting.ending.value}, and then there was another"
                     return
             await self._settle(settling)
 
@@ -212,7 +216,7 @@ class Phase:
         await settling.rest()
         await settling.remove()
         await settling.rest()
-        self._figures = settling.measure()
+        self._rest = settling.measure()
 
     def _check_host(self, server: Server) -> None:
         """Look for what a server that has ended has left."""

@@ -144,8 +144,12 @@ class Settling:
         expect(share <= IDLE, f"the server does not come to rest: {share:.0%} of a processor")
         return share
 
-    def measure(self) -> str:
-        """Check what a server at rest, without jobs, holds; a line of it for people."""
+    def measure(self) -> tuple[int, ...]:
+        """Check what a server at rest, without jobs, holds.
+
+        Returns:
+            MiB at its start, at most and now; descriptors and threads now.
+        """
         memory, most = memory_of(self._pid), memory_of(self._pid, "VmHWM")
         descriptors, threads = counts(self._pid)
         bound = self._memory + (self._setting.memory + SLACK_MIB) * MIB
@@ -157,4 +161,4 @@ class Settling:
         expect(max(memory, most) <= bound, f"more than {bound // MIB} MiB of memory: {figures}")
         expect(descriptors <= self._counts[0] + SLACK_DESCRIPTORS, f"descriptors were not closed: {figures}")
         expect(threads <= self._counts[1] + SLACK_THREADS, f"threads have not ended: {figures}")
-        return figures
+        return (self._memory // MIB, most // MIB, memory // MIB, descriptors, threads)
