@@ -69,7 +69,7 @@ class Bounds:
     max_handshakes: int = 512
     handshake_timeout: float = 10.0
     max_requests: int = 256
-    max_requests_per_identity: int = 4096
+    max_requests_per_identity: int = 2048
     max_jobs: int = 1000
     max_argument_bytes: Size = 3 * 1024 * 1024
     max_frame: Size = MAX_FRAME_BYTES

@@ -68,10 +68,7 @@ class _Call:
         return self.session.stall
 
     async def turn(self) -> None:
-        if self.session.turns is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self.session.turns.take(self.identity.principal)
+        await self.session.turn()
 
     async def room(self) -> None:
         await self.session.room(SEND_BYTES)
@@ -119,6 +116,8 @@ class Requests:
             self._check_room(ending=ending)
             run = prepare(identity.role, request)
         except RequestError as error:
+            # A client that asks for what it does not get could do so at any rate; so this takes turns too.
+            await self._session.turn()
             told = self._trail.request(request).refused(request, error)
             if told and error.code is ErrorCode.DENIED:
                 role = identity.role.value

@@ -101,6 +101,13 @@ class Session:
         await self.room(REPLY_BYTES)
         self.queue(message)
 
+    async def turn(self) -> None:
+        """Wait for this identity's turn to do what is costly, before the next checkpoint."""
+        if self.turns is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.turns.take(self.identity.principal)
+
     async def room(self, most: int) -> None:
         """Wait until fewer than ``most`` bytes wait to be sent."""
         await self._outbox.room(most)

@@ -123,6 +123,16 @@ def test_connections_of_one_identity_and_in_all(shared_certificates: Path, schem
         eventually(again, "room for one more")
 
 
+def test_an_admin_gets_in_where_users_have_taken_all_that_they_may(shared_certificates: Path) -> None:
+    with serve(shared_certificates, "--max-connections", "16") as server, ExitStack() as stack:
+        for _ in range(14):
+            stack.enter_context(server.connect("user"))
+        with pytest.raises(RequestError, match="has 14 connections, and keeps its last 2 for Admins"):
+            server.connect("user")
+        with server.connect("admin") as admin, server.connect("admin"):
+            assert list(admin.list()) == []
+
+
 def test_jobs_arguments_and_nesting(shared_certificates: Path) -> None:
     flags = ("--max-jobs", "1", "--max-argument-bytes", "4K", "--max-frame", "8K", "--max-nesting", "4")
     with serve(shared_certificates, *flags) as server, server.connect() as client:

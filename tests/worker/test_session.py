@@ -424,18 +424,23 @@ async def test_bounds_on_frames_hold_for_what_comes_in(log: KeptLog, params: dic
             await client_end.aclose()
 
 
-async def test_a_page_of_the_list_waits_for_its_turn(log: KeptLog) -> None:
+@pytest.mark.parametrize(
+    "request_", [Request(1, "list"), query(1), Request(1, "start", {"argv": ["id"]}), Request(1, "reboot")]
+)
+async def test_each_final_message_waits_for_its_turn(log: KeptLog, request_: Request) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
-    turns, peer = Turns(), Peer(client_end)
-    session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1", turns=turns)
+    turns, peer, user = Turns(), Peer(client_end), Identity("bob", "01", CertRole.USER)
+    session = Session(server_end, user, cast("Registry", FakeRegistry()), log, "test/1", turns=turns)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             await peer.receive()
-            await peer.send(Request(1, "list"))
+            await peer.send(request_)
             await trio.testing.wait_all_tasks_blocked()
-            assert list(turns._line._waiting) == [(False, "Admin bob")]
-            await client_end.aclose()
+            assert list(turns._line._waiting) == [(False, "User bob")]
+            nursery.start_soon(turns.run)
+            await peer.receive_final(1)
+            nursery.cancel_scope.cancel()
     assert not turns._line._waiting
 
 
