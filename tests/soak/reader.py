@@ -99,16 +99,14 @@ class Reader:
     def _manner(self, known: Known, follow: float) -> Manner:
         """How a reader reads, by chance; it follows with this probability."""
         chance = self._chance
-        tireless = self._caller.patient or known.ends
+        seconds = math.inf
+        if not self._caller.patient and (not known.ends or chance.random() < 0.5):
+            seconds = chance.uniform(0, 1.5)
         return Manner(
-            follow=chance.random() < follow and tireless,
+            follow=chance.random() < follow and (known.ends or not self._caller.patient),
             enough=chance.choice((1, 100_000, 1 << 40, 1 << 40)),
             rest=chance.randint(1, 40) if chance.random() < 0.15 else 0,
-            seconds=math.inf
-            if self._caller.patient
-            else chance.choice((math.inf, chance.uniform(0, 1)))
-            if known.ends
-            else chance.uniform(0, 2),
+            seconds=seconds,
         )
 
     async def _follow(self, known: Known, offset: int | None, manner: Manner, **options: object) -> None:
