@@ -29,6 +29,17 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def waited_seconds(pid: int) -> float:
+    """How long its main thread could have run and did not: others ran, or its quota was used up.
+
+    0 where the kernel does not count that (CONFIG_SCHED_INFO, sched-stats.rst).
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
+
+
 def page_faults(pid: int) -> int:
     """How often it has touched memory that it had not yet, or no more."""
     return int(stat_of(pid)[7])
