@@ -173,10 +173,10 @@ class Actor:
         self._model.removed(known)
 
     async def list(self) -> list[JobStatus]:
-        before = self._model.before()
+        before, removals = self._model.before(), self._model.removals
         with self._world.watch.doing(self.name, "list"):
             jobs = await self._caller.list()
-            self._model.listed(jobs, before)
+            self._model.listed(jobs, before, removals)
         return jobs
 
     async def cut(self) -> None:

@@ -17,7 +17,7 @@ from wire.jobs import CauseKind, JobStatus, Status
 
 #: Exit codes of the command line for what a server at its end may do to any command: README, "Exit codes".
 ENDING = (3, 5, 6, 7, 125)
-NOT_FOUND, DENIED, SIGNALED = 3, 4, 128
+NOT_FOUND, DENIED, NOT_OURS, SIGNALED = 3, 4, 125, 128
 
 
 class Commander:
@@ -69,11 +69,9 @@ class Commander:
         there = [known for known in self._model.known() if not ended or known.final is not None]
         return self._chance.choice(there) if there else None
 
-    def _gone(self, known: Known, code: int) -> bool:
-        """Whether a job was removed before a command came to it."""
-        if code not in (NOT_FOUND, 125) or not known.remove_asked:
-            return False
-        return known.plan.end is None or known.plan.end.code != code
+    def _gone(self, known: Known, code: int, said: int = NOT_FOUND) -> bool:
+        """Whether a job was removed before a command came to it, which then exits so."""
+        return known.remove_asked and code == said
 
     async def query(self) -> None:
         """What JSON says of a job."""
@@ -125,7 +123,7 @@ class Commander:
         if (known := self._pick(ended=True)) is None or (final := known.final) is None:
             return
         done = await self._call("wait", "--json", known.id)
-        if done is None or self._gone(known, done.returncode):
+        if done is None or self._gone(known, done.returncode, NOT_OURS):
             return
         expect(done.returncode == code_of(final), f"wait has {done.returncode}: {final}")
         self._compare(known, final, json.loads(done.stdout))

@@ -31,7 +31,8 @@ class Known:
     stoppers: set[str] = field(default_factory=set)
     stopped: bool = False
     remove_asked: bool = False
-    removed: bool = False
+    #: The number of its removal among all; None if it is not known to be removed.
+    removal: int | None = None
     final: JobStatus | None = None
     #: The most that its output was said to be.
     seen: int = 0
@@ -63,7 +64,7 @@ class Model:
         #: How often the spawner was killed, and whether the server is killed, or told to end, now.
         self.spawner_kills = 0
         self.ending = False
-        self.denied = self.refused = 0
+        self.denied = self.refused = self.removals = 0
         self._tokens = itertools.count(1)
 
     def token(self, plan: Plan, owner: str) -> str:
@@ -92,7 +93,7 @@ class Model:
     def saw(self, known: Known, before: Known, status: JobStatus) -> None:
         """Take a status that was asked for when `before` was known."""
         expect(status.id == known.id, f"the status of another job than {known.id}: {status}")
-        expect(not before.removed, f"a removed job is there: {status}")
+        expect(before.removal is None, f"a removed job is there: {status}")
         expect(status.output >= before.seen, f"{status.output} bytes of output were {before.seen} before")
         expect(self.drops or not status.dropped, f"output was dropped: {status}")
         most = known.plan.total + known.plan.spec.last
@@ -132,12 +133,14 @@ class Model:
             whole = known.plan.total + known.plan.spec.last
             expect(status.output == whole, f"its last words, {whole} bytes in all, were lost: {status}")
 
-    def listed(self, jobs: list[JobStatus], before: dict[str, Known]) -> None:
-        """Take a whole list that was asked for when `before` was known."""
+    def listed(self, jobs: list[JobStatus], before: dict[str, Known], removals: int) -> None:
+        """Take a whole list that was asked for when `before` was known, and so many removals."""
         ids = [status.id for status in jobs]
         expect(len(set(ids)) == len(ids), f"a job is listed twice: {ids}")
         for status in jobs:
             known = self.started(status)
+            gone = known.removal is not None and known.removal <= removals
+            expect(not gone, f"a removed job is listed: {status}")
             new = Known(known.plan, known.token, known.id, known.owner, known.started)
             self.saw(known, before.get(status.id, new), status)
         for id_, known in before.items():
@@ -162,5 +165,6 @@ class Model:
 
     def removed(self, known: Known) -> None:
         """Take note of a job that was removed."""
-        known.removed = True
+        self.removals += 1
+        known.removal = self.removals
         del self.there[known.id]

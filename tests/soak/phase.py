@@ -139,7 +139,7 @@ class Phase:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._look)
-                    await self._play(server, nursery)
+                    await self._play(server, sampler, nursery)
                     nursery.cancel_scope.cancel()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is told with the server's state
                 failed = error
@@ -160,7 +160,7 @@ class Phase:
                 told = await trio.to_thread.run_sync(state_of, self._current)
                 raise PhaseFailedError([late, *under_way, *told])
 
-    async def _play(self, server: Server, nursery: trio.Nursery) -> None:
+    async def _play(self, server: Server, sampler: samples.Sampler, nursery: trio.Nursery) -> None:
         """The mixture, and what comes after it."""
         connect = open_client(server.address, certs=self._certs, identity="admin", patience=PATIENCE)
         async with connect as client:
@@ -168,7 +168,7 @@ class Phase:
             crew = Crew(server, world, self._seed)
             chance = crew.chance("settling")
             actor = Actor("settler", "admin", chance, TrioCaller(client), None, world)
-            settling = Settling(server, self._setting, self._model, actor, chance)
+            settling = Settling(server, self._setting, self._model, actor, sampler, chance)
             world.kinds = await settling.kinds()
             if self._setting.full:
                 nursery.start_soon(settling.keep_room)

@@ -1,5 +1,6 @@
 """Owns the samples of a server, one a second: memory, descriptors, threads, cgroups, CPU, a client's wait."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -87,6 +88,15 @@ class Sampler:
         with self._probe:
             for thread in self._threads:
                 thread.join(10)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Let the client of its own ask nothing for as long as the block."""
+        self._probe.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._probe.send_signal(signal.SIGCONT)
 
     def _listen(self) -> None:
         assert self._probe.stdout is not None

@@ -12,7 +12,7 @@ from tests.soak.actor import Actor
 from tests.soak.follow import expect
 from tests.soak.model import Known, Model
 from tests.soak.plans import Plan, talking, zeros
-from tests.soak.samples import MIB, counts
+from tests.soak.samples import MIB, Sampler, counts
 from tests.soak.settings import Burst, Setting
 from tests.soak.talk import Spec
 from wire.errors import ErrorCode
@@ -54,16 +54,24 @@ class Settling:
         setting: its budget.
         model: what is known of its jobs.
         actor: an Admin with a Trio client, whose steps are used.
+        sampler: what asks the server for samples.
         chance: random numbers.
     """
 
     def __init__(
-        self, server: Server, setting: Setting, model: Model, actor: Actor, chance: random.Random
+        self,
+        server: Server,
+        setting: Setting,
+        model: Model,
+        actor: Actor,
+        sampler: Sampler,
+        chance: random.Random,
     ) -> None:
         self._server = server
         self._setting = setting
         self._model = model
         self._actor = actor
+        self._sampler = sampler
         self._chance = chance
         self._pid = server.process.pid
         #: How often jobs were seen to wait for room.
@@ -136,7 +144,7 @@ class Settling:
         """Wait until the server is at rest; the share of a processor that it still uses."""
         await trio.lowlevel.checkpoint()
         share = 1.0
-        with trio.move_on_after(REST_SECONDS):
+        with self._sampler.quiet(), trio.move_on_after(REST_SECONDS):
             while share > IDLE:
                 used, then = processor_seconds(self._pid), trio.current_time()
                 await trio.sleep(1)

@@ -89,9 +89,8 @@ def _check_job(written: Written, known: Known, *, killed: bool, ending: bool) ->
     expect(killed or known.id in written.started, f"no line says that it was started: {known}")
     lines = written.removed[known.id]
     # A removal that was cut by the server's end may have been done, and is done for its successor.
-    expect(
-        lines == known.removed or (ending and lines <= 1), f"{lines} lines say that it was removed: {known}"
-    )
+    right = lines == (known.removal is not None) or (ending and lines <= 1)
+    expect(right, f"{lines} lines say that it was removed: {known}")
     final, line = known.final, written.ends.get(known.id)
     if final is None or final.cause is None or (line is None and killed):
         return
