@@ -116,12 +116,13 @@ class Soak:
             self._chosen[number % len(self._chosen)].name
             for number in range((self._asked.phase or 0) + len(self._table))
         ]
+        ours = memory_of(os.getpid()) // MIB
         draw(self._out / "samples.csv", names, self._out / "soak.png")
         say(f"not reached in this time: {', '.join(missed)}" if missed else "every budget was reached")
         say(
             f"soak: passed with seed {self._asked.seed}: {jobs} jobs, {operations} operations, "
             f"{size / 1e6:.0f} MB and {lines} audit lines checked in {time.monotonic() - self._began:.0f} s; "
-            f"the soak itself has {memory_of(os.getpid()) // MIB} MiB; table and picture in {self._out}"
+            f"the soak itself has {ours} MiB; table and picture in {self._out}"
         )
 
 
