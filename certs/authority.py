@@ -170,7 +170,9 @@ def open_authority(directory: Path, *, ended: bool = False) -> Authority:
     key = pem.key(pem.read(path), path)
     path = directory / "ca.crt"
     for certificate in pem.certificates(pem.read(path), path):
-        if certificate.public_key() == key.public_key():
+        with pem.understood(path):
+            own = certificate.public_key() == key.public_key()
+        if own:
             if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC) and not ended:
                 day = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
                 raise CertsError(f"{path} ended on {day}: renew it with `worker-service certs renew ca`.")

@@ -35,7 +35,9 @@ def export(directory: Path, name: str, path: Path, password: str, *, force: bool
     )
     certificate = pem.certificates(pem.read(certificate_path), certificate_path)[0]
     key = pem.key(pem.read(key_path), key_path)
-    if key.public_key() != certificate.public_key():
+    with pem.understood(certificate_path):
+        fits = key.public_key() == certificate.public_key()
+    if not fits:
         raise CertsError(f"{key_path} is not the key of {certificate_path}: put the right one there.")
     content = pkcs12.serialize_key_and_certificates(
         name.encode(),

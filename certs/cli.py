@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from certs.flags import Arc, Days, Directory, Flag, Hosts, RoleName, folder, hosts, own_names, say
+from certs.flags import Arc, Days, Directory, Flag, Hosts, RoleName, folder, hosts, own_names, say, warn
 
 app = App(name="certs", help="Make certificates, and keep them good: issue, sign, renew, revoke, show.")
 app.command("certs.keeping:renew", name="renew", help="Replace a certificate by one that is good for longer.")
@@ -39,6 +39,7 @@ def init(
         force=force,
         arc=roles.DEFAULT_ARC if arc is None else arc,
     )
+    warn(folder(directory))
     sys.stdout.writelines(f"{path}\n" for path in made)
 
 
@@ -91,7 +92,9 @@ def request(name: str, /, *, directory: Directory = None, force: Flag = False) -
     """
     from certs import lifecycle
 
-    sys.stdout.write(f"{lifecycle.request(folder(directory), name, force=force)}\n")
+    made = lifecycle.request(folder(directory), name, force=force)
+    warn(folder(directory))
+    sys.stdout.write(f"{made}\n")
 
 
 @app.command

@@ -10,6 +10,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from certs import reading
 from certs.errors import ContextError
 
 ALPN_NATIVE: Final = "worker.v1"
@@ -106,8 +107,11 @@ def _trust(context: ssl.SSLContext, path: Path, remedy: str) -> None:
 
 def _check_readable(path: Path, kind: str, remedy: str) -> None:
     try:
-        with path.open("rb") as file:
-            file.read(1)
+        descriptor = reading.open_file(path)
+        size = os.fstat(descriptor).st_size
+        os.close(descriptor)
+        if size > reading.MOST_BYTES:
+            raise ContextError(f"{path} is too large to be a {kind}: {remedy}.")
     except FileNotFoundError:
         raise ContextError(f"no {kind} {path}: {remedy}.") from None
     except PermissionError:

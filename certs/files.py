@@ -55,7 +55,7 @@ def install(
     """
     token = secrets.token_hex(4)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(directory)
         with contextlib.ExitStack() as undo:
             staged = []
             for name, content in files.items():
@@ -81,6 +81,16 @@ def install(
     except OSError as error:
         raise CertsError(f"cannot write {error.filename or directory}: {error.strerror}.") from error
     return paths
+
+
+def _make(directory: Path) -> None:
+    """Make a directory that is missing, and those above it, for us alone, whatever the umask says."""
+    missing = [folder for folder in (directory, *directory.parents) if not os.path.lexists(folder)]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    if not missing:
+        directory.mkdir(exist_ok=True)  # or say what is in the way
 
 
 def _move_beside(temporary: Path, path: Path) -> None:

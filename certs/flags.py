@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from certs.contexts import default_directory
 from certs.errors import CertsError
+from certs.exposure import exposures
 
 if TYPE_CHECKING:
     from certs.lifecycle import Made
@@ -61,9 +62,16 @@ def say(made: "Made") -> None:
 
     from certs import show
 
+    warn(made.path.parent, "ca.key")
     shown = next(show.show(made.path, datetime.datetime.now(datetime.UTC)))
     sys.stdout.write(show.words(shown))
     sys.stdout.writelines(f"  note:     {note}\n" for note in made.notes)
+
+
+def warn(directory: Path, *keys: str) -> None:
+    """Say on stderr if other users of this host can get at keys that are in a directory now."""
+    for sentence in exposures(directory, *keys):
+        sys.stderr.write(f"worker-service: note: {sentence}\n")
 
 
 def own_names() -> list[str]:

@@ -20,7 +20,16 @@ from certs.revocation import signer
 from certs.revoke import current_list
 from certs.roles import DEFAULT_ARC, serial_text
 from certs.signing import CLIENT_LIFETIME, SERVER_LIFETIME, Authority, begin, certify, reissue, subject_of
-from certs.wishes import ROLES, RoleName, check_hosts, check_name, lifetime_of, requested_hosts, strong
+from certs.wishes import (
+    ROLES,
+    RoleName,
+    check_hosts,
+    check_name,
+    lifetime_of,
+    requested_hosts,
+    strong,
+    weakness_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,24 @@ def sign(
         path: the request, PKCS #10 in PEM.
         name: the common name, where it shall not be that of the request.
     """
+    with pem.understood(path):
+        certificate, name, notes = _signed(directory, path, role, name, san, days, force=force, arc=arc)
+    contents = {f"{name}.crt": _pem(certificate)}
+    return Made(_put(directory, name, contents, force=force), certificate, notes)
+
+
+def _signed(
+    directory: Path,
+    path: Path,
+    role: RoleName,
+    name: str | None,
+    san: Sequence[str],
+    days: int | None,
+    *,
+    force: bool,
+    arc: str,
+) -> tuple[x509.Certificate, str, tuple[str, ...]]:
+    """The certificate for a request, its name, and what people ought to know of it."""
     csr = pem.request(pem.read(path), path)
     names = [str(it.value) for it in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if name is None:
@@ -128,8 +155,7 @@ def sign(
             f"{path} is for a key whose certificate was revoked: have it made again, with a new key."
         )
     certificate, notes = _certify(ca, name, key, role, san, days, arc)
-    contents = {f"{name}.crt": _pem(certificate)}
-    return Made(_put(directory, name, contents, force=force), certificate, notes)
+    return certificate, name, notes
 
 
 def renew(
@@ -153,6 +179,10 @@ def renew(
         ca = open_authority(directory, ended=name == "ca")
         path = directory / f"{name}.crt"
         old = ca.certificate if name == "ca" else pem.certificates(pem.read(path), path)[0]
+        with pem.understood(path):
+            weakness = None if name == "ca" or new_key else weakness_of(old.public_key())
+        if weakness:
+            raise CertsError(f"{path} is for {weakness}: renew it with --new-key, or sign another request.")
         if name == "ca" and new_key:
             raise ArgumentsError("an authority with another key is another authority: see `certs init`.")
         if signer(old, [ca.certificate]) is None:
@@ -165,7 +195,8 @@ def renew(
         end, notes = (start + lifetime, ()) if name == "ca" else _end(ca, start, lifetime)
         key = generate_key(key_bits) if new_key else None
         public = old.public_key() if key is None else key.public_key()
-        certificate = reissue(ca, old, key=public, not_before=start, not_after=end)
+        with pem.understood(path):
+            certificate = reissue(ca, old, key=public, not_before=start, not_after=end)
         contents = {f"{name}.crt": _pem(certificate)}
         if key is not None:
             contents = {f"{name}.key": key_pem(key)} | contents

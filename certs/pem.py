@@ -3,8 +3,9 @@
 A file that holds less than it begins, as one does that is being copied, is refused as a whole.
 """
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,10 +14,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from certs import reading
 from certs.errors import CertsError
 
-#: More than any file of ours has, in bytes: a list of 100,000 revoked certificates is a tenth of it.
-MOST_BYTES: Final = 64 * 2**20
 CERTIFICATE: Final = "CERTIFICATE"
 LIST: Final = "X509 CRL"
 REQUEST: Final = "CERTIFICATE REQUEST"
@@ -25,17 +25,33 @@ REQUEST: Final = "CERTIFICATE REQUEST"
 def read(path: Path) -> bytes:
     """The content of a file; CertsError if it cannot be had."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        return reading.read(path)
     except FileNotFoundError:
         raise CertsError(
             f"there is no file {path}: check its name, or name another directory with --dir."
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise CertsError(f"cannot read {path}: {getattr(error, 'strerror', error)}.") from error
-    if len(content) > MOST_BYTES:
-        raise CertsError(f"{path} is too large to hold certificates.")
-    return content
+
+
+@contextlib.contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turn whatever a parser makes of the content of ``path`` into a CertsError.
+
+    Certificates are read in two steps: much of what is wrong with one shows when it is asked for an extension
+    or its key. The parser's errors are of many kinds, and a panic of its Rust part is not even an Exception.
+    """
+    try:
+        yield
+    except (CertsError, OSError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CertsError(  # noqa: ASYNC104  # nothing waits in here, so nothing is cancelled
+            f"{path} holds what cannot be read ({reason:.200}): have it made again."
+        ) from error
 
 
 def holds(content: bytes, label: str) -> bool:
@@ -57,7 +73,9 @@ def request(content: bytes, path: Path) -> x509.CertificateSigningRequest:
     """The request in the content of ``path``, which must be signed with the key that it is for."""
     found: x509.CertificateSigningRequest
     found, *_ = _all(content, path, REQUEST, "certificate request", x509.load_pem_x509_csr)
-    if not found.is_signature_valid:
+    with understood(path):
+        valid = found.is_signature_valid
+    if not valid:
         raise CertsError(f"{path} is not signed with the key that it names: have it made again.")
     return found
 
@@ -87,7 +105,7 @@ def _all(content: bytes, path: Path, label: str, what: str, load: Callable[[byte
     if not blocks:
         raise CertsError(f"{path} holds no {what} in PEM.")
     try:
-        found = [load(block + b"\n") for block in blocks]
-    except (ValueError, UnsupportedAlgorithm) as error:
+        with understood(path):
+            return [load(block + b"\n") for block in blocks]
+    except CertsError as error:
         raise CertsError(f"{path} holds a {what} that cannot be read.") from error
-    return found

@@ -92,7 +92,9 @@ def _serials_of(directory: Path, name: str, ca: Authority) -> list[int]:
         path = directory / f"{name}.crt"
         earlier = replaced(directory, name)
     certificate = pem.certificates(pem.read(path), path)[0]
-    if certificate.public_key() == ca.certificate.public_key():
+    with pem.understood(path):
+        its_own = certificate.public_key() == ca.certificate.public_key()
+    if its_own:
         raise ArgumentsError("an authority cannot revoke itself: take it out of every ca.crt.")
     if signer(certificate, [ca.certificate]) is None:
         raise CertsError(f"{path} is not signed by {directory / 'ca.crt'}: revoke it where it was issued.")

@@ -157,8 +157,9 @@ def _check_purpose(extensions: dict[x509.ObjectIdentifier, x509.ExtensionType]) 
 
 
 def serial_text(serial: int) -> str:
-    """A serial number as ``openssl x509 -serial`` prints it."""
-    return serial.to_bytes(20, "big").lstrip(b"\0").hex().upper() or "00"
+    """A serial number as ``openssl x509 -serial`` prints it, also one that no certificate ought to have."""
+    size = max(1, (abs(serial).bit_length() + 7) // 8)
+    return "-" * (serial < 0) + abs(serial).to_bytes(size, "big").hex().upper()
 
 
 def _only_role(encoded: dict[x509.ObjectIdentifier, bytes], roles: dict[x509.ObjectIdentifier, Role]) -> Role:

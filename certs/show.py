@@ -14,6 +14,7 @@ from certs.errors import CertsError
 from certs.revocation import RevocationList, authority_id, read_lists, signer
 from certs.roles import DEFAULT_ARC, RoleError, name_of, role_of, serial_text
 from certs.trusted import AUTHORITIES, LIST
+from certs.wishes import weakness_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,14 @@ def show(path: Path, now: datetime.datetime, arc: str = DEFAULT_ARC) -> Iterator
     """
     content = pem.read(path)
     authorities = _authorities(path.parent)
-    if pem.holds(content, pem.LIST):
-        for crl in pem.lists(content, path):
-            yield _list(path, crl, authorities, now)
-        return
-    lists = _lists(path.parent, authorities)
-    for certificate in pem.certificates(content, path):
-        yield _certificate(path, certificate, authorities, lists, now, arc)
+    with pem.understood(path):
+        if pem.holds(content, pem.LIST):
+            for crl in pem.lists(content, path):
+                yield _list(path, crl, authorities, now)
+            return
+        lists = _lists(path.parent, authorities)
+        for certificate in pem.certificates(content, path):
+            yield _certificate(path, certificate, authorities, lists, now, arc)
 
 
 def words(shown: Shown) -> str:
@@ -117,6 +119,8 @@ def _certificate(
 ) -> Shown:
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     role, notes = _role(certificate, arc)
+    if weakness := weakness_of(certificate.public_key()):
+        notes.append(f"it is for {weakness}.")
     authority = signer(certificate, authorities)
     if authorities and authority is None:
         notes.append("no authority in the ca.crt beside it has signed it.")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from certs import pem
 from certs.contexts import server_context
 from certs.errors import CertsError
+from certs.exposure import exposures
 from certs.revocation import RevocationList, authority_id, read_lists, signer
 from certs.roles import name_of, serial_text
 from certs.standing import Standing, standing
@@ -29,8 +29,9 @@ from certs.standing import Standing, standing
 AUTHORITIES: Final = "ca.crt"
 LIST: Final = "ca.crl"
 SERVER: Final = "server.crt"
+KEY: Final = "server.key"
 #: Everything that a server reads.
-FILES: Final = (AUTHORITIES, LIST, SERVER, "server.key")
+FILES: Final = (AUTHORITIES, LIST, SERVER, KEY)
 
 
 class Reason(enum.Enum):
@@ -79,12 +80,14 @@ class TrustedSet:
         authorities: every certificate of ca.crt.
         lists: every list of ca.crl.
         server: the first certificate of server.crt.
+        exposed: what to say of the key, or the directory, if other users of this host can get at it.
     """
 
     context: ssl.SSLContext
     authorities: tuple[x509.Certificate, ...]
     lists: tuple[RevocationList, ...]
     server: x509.Certificate
+    exposed: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, directory: Path, now: datetime.datetime) -> "TrustedSet":
@@ -110,13 +113,15 @@ class TrustedSet:
                 context.load_verify_locations(cafile=directory / LIST)
             except (ssl.SSLError, OSError) as error:
                 raise CertsError(f"OpenSSL does not accept {directory / LIST}: {error}.") from error
-        found = cls(context, authorities, lists, server)
+        found = cls(context, authorities, lists, server, tuple(exposures(directory, KEY)))
         try:
-            # Asked for later, it would be asked for in a server that runs.
-            found.trusted, found.standing, found.terms  # noqa: B018
-        except (ValueError, UnsupportedAlgorithm) as error:
+            with pem.understood(directory / AUTHORITIES):
+                # Asked for later, it would be asked for in a server that runs.
+                found.trusted, found.standing, found.terms  # noqa: B018
+        except CertsError as error:
             raise CertsError(
-                f"{directory / AUTHORITIES} holds an authority that cannot be used ({error}): take it out."
+                f"{directory / AUTHORITIES} holds an authority that cannot be used ({error.__cause__}): "
+                "take it out."
             ) from error
         return found
 
@@ -198,17 +203,17 @@ def _parse(
     directory: Path,
 ) -> tuple[tuple[x509.Certificate, ...], tuple[RevocationList, ...], x509.Certificate]:
     path = directory / AUTHORITIES
-    try:
+    with pem.understood(path):
         content = pem.read(path)
         if pem.holds(content, pem.LIST):
             raise CertsError(f"{path} holds a list of revoked certificates: move it to {LIST}, beside it.")
         authorities = tuple(pem.certificates(content, path))
-        path = directory / LIST
+    path = directory / LIST
+    with pem.understood(path):
         lists = read_lists(pem.read(path), path, authorities) if os.path.lexists(path) else ()
-        path = directory / SERVER
+    path = directory / SERVER
+    with pem.understood(path):
         return authorities, lists, pem.certificates(pem.read(path), path)[0]
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertsError(f"{path} holds what cannot be read ({error}): have it made again.") from error
 
 
 def _terms(

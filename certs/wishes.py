@@ -18,6 +18,10 @@ from certs.roles import Role, role_extension
 RoleName = Literal["admin", "user", "server"]
 ROLES: Final = {"admin": Role.ADMIN, "user": Role.USER, "server": None}
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")
+LEAST_RSA_BITS: Final = 2048
+#: OpenSSL takes none that is larger.
+MOST_RSA_BITS: Final = 16384
+LEAST_EXPONENT: Final = 65537
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -59,14 +63,23 @@ def requested_hosts(csr: x509.CertificateSigningRequest) -> list[str]:
 
 
 def strong(key: CertificatePublicKeyTypes, path: Path) -> CertificatePublicKeyTypes:
-    """A request's key, if TLS 1.3 takes it as OpenSSL speaks it by default; CertsError if it does not."""
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
-        return key
+    """A request's key, if it may be signed; CertsError if it may not."""
+    if weakness := weakness_of(key):
+        raise CertsError(
+            f"{path} is for {weakness}: make one with RSA of 2048 bits or more, P-256 or Ed25519."
+        )
+    return key
+
+
+def weakness_of(key: CertificatePublicKeyTypes) -> str | None:
+    """What kind of key this is, if TLS 1.3 as OpenSSL speaks it by default does not take it, or ought not."""
+    if isinstance(key, rsa.RSAPublicKey) and LEAST_RSA_BITS <= key.key_size <= MOST_RSA_BITS:
+        exponent = key.public_numbers().e
+        # NIST SP 800-56B, section 6.2; smaller ones have let forged signatures through, again and again.
+        good = exponent >= LEAST_EXPONENT and exponent % 2
+        return None if good else f"an RSA key with the public exponent {exponent}, where 65537 is usual"
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        return key
+        return None
     if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
-        return key
-    raise CertsError(
-        f"{path} is for a key that TLS 1.3 does not take: make one with RSA of 2048 bits or more, P-256 or "
-        "Ed25519."
-    )
+        return None
+    return "a key that TLS 1.3 does not take"

@@ -176,7 +176,6 @@ def serve(
     log = Log(stderr)
     audit_log = None
     logging.getLogger().addHandler(LibraryLog(log))
-    logging.captureWarnings(capture=True)
     inherited.tell(log)
     try:
         role_oid(Role.ADMIN, config.arc)

@@ -54,7 +54,7 @@ def doctor(
     """Try every limit on a cgroup without processes, and say what a server started here could enforce.
 
     Run it as the server runs: as the same user, in the same unit. Exits with 1 if a ceiling would be refused,
-    or a certificate has ended.
+    a certificate has ended, or other users of this host can get at the server's key.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def doctor(
     """
     try:
         with open_hierarchies(cgroup_parent) as hierarchies:
-            findings = [*examine(hierarchies), *certificates(certs or default_directory())]
+            directory = certs or default_directory()
+            findings = [*examine(hierarchies), *certificates(directory), *private(directory)]
     except CgroupError as error:
         sys.stderr.write(f"worker-service: {error}\n")
         return 7
@@ -179,3 +180,16 @@ def certificates(directory: Path) -> list[Finding]:
         )
         for term in due
     ]
+
+
+def private(directory: Path) -> list[Finding]:
+    """Look at whether other users of this host can get at the server's key."""
+    from certs.exposure import exposures
+    from certs.trusted import KEY
+
+    name = "private key"
+    if not os.path.lexists(directory / KEY):
+        return []
+    found = [sentence[:1].upper() + sentence[1:] for sentence in exposures(directory, KEY)]
+    detail = f"No other user of this host can read or replace {directory / KEY}."
+    return [Finding(name, False, sentence) for sentence in found] or [Finding(name, True, detail)]

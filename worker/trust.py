@@ -74,6 +74,7 @@ class Trust:
         self._held: set[_Held] = set()
         self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self._ended: set[Term] = set()
+        self._tell_exposed()
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -161,7 +162,12 @@ class Trust:
             lists=[it.number for it in new.lists],
             revoked=sum(len(it.revoked) for it in new.lists),
         )
+        self._tell_exposed()
         return found
+
+    def _tell_exposed(self) -> None:
+        for sentence in self._set.exposed:
+            self._log.warning("the private key is not private", reason=sentence)
 
     def _end_bearers(self) -> None:
         now = _now()

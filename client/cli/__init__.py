@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts.exceptions import CycloptsError
@@ -13,6 +14,8 @@ from .commands import app
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     streams.take_over()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they are for who wrote this, and stderr is for who uses it
     for name in [name for name, value in os.environ.items() if name.startswith("WORKER_SERVICE_")]:
         if not os.environ[name]:  # set but empty is as good as not set
             del os.environ[name]

@@ -9,12 +9,14 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from certs.contexts import default_directory
+from certs.exposure import exposures
 from wire.jobs import JobStatus
 from wire.limits import Limits, parse_limits
 
 from ..blocking import Client, connect
 from ..endpoint import DEFAULT_IDENTITY, DEFAULT_SERVER
 from ..resume import DEFAULT_PATIENCE
+from . import streams
 from .exits import UsageError
 
 PATTERN = "worker-service {} [flags] -- COMMAND [ARGUMENT...]"
@@ -56,17 +58,17 @@ class Where:
     def connect(self) -> Client:
         """Connect to the server; empty settings count as unset."""
         certs = Path(self.certs) if self.certs else default_directory()
+        flag = source("--patience", "WORKER_SERVICE_PATIENCE", self.patience)
         try:
             patience = float(self.patience or DEFAULT_PATIENCE)
         except ValueError:
-            raise UsageError(f"--patience {self.patience!r} is not a number.") from None
-        check_seconds("--patience", patience)
-        return connect(
-            self.server or DEFAULT_SERVER,
-            certs=certs,
-            identity=self.identity or DEFAULT_IDENTITY,
-            patience=patience,
-        )
+            raise UsageError(f"{flag} {self.patience!r} is not a number.") from None
+        check_seconds(flag, patience)
+        identity = self.identity or DEFAULT_IDENTITY
+        client = connect(self.server or DEFAULT_SERVER, certs=certs, identity=identity, patience=patience)
+        for sentence in exposures(certs, f"{identity}.key"):
+            streams.complain(f"note: {sentence}")
+        return client
 
 
 @Parameter(name="*")
@@ -163,6 +165,11 @@ class What:
         check_seconds("--timeout", self.timeout)
         self.limits()
         self.environment()
+
+
+def source(flag: str, variable: str, value: str) -> str:
+    """What a value came from, so that nobody is blamed for a flag that was not given."""
+    return variable if value and os.environ.get(variable) == value else flag
 
 
 def check_seconds(flag: str, seconds: float | None) -> None:
