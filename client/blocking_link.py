@@ -49,6 +49,10 @@ class Exchange:
         assert self._core.hello is not None  # noqa: S101  # the constructor waited for it
         return self._core.hello
 
+    def server_time(self) -> float | None:
+        """What the server's clock says now, as `Core.server_time`."""
+        return self._core.server_time()
+
     def close(self) -> None:
         """Close the transport; what came already may still be had."""
         self._end(CutError("This client is closed."))

@@ -5,6 +5,7 @@ collected in `data_to_send`. Pings are answered here.
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from .errors import CutError
 
 #: The connection is asked whether it lives after this much silence, and given up after as much again; s.
 PING_SECONDS = 20.0
+#: The end of the year 9999, in Unix time: past it, no calendar of ours has a name for it.
+LAST_SECOND = 253402300800.0
 
 Params = StartParams | StopParams | JobParams | StreamParams | ListParams
 #: What a stream brings: output, or that some of it cannot be had.
@@ -49,9 +52,19 @@ class Core:
 
     def __init__(self) -> None:
         self.hello: Hello | None = None
+        self._greeted = 0.0  # when that came, by our monotonic clock
         self._connection = Connection(Role.CLIENT)
         self._outbox = bytearray()
         self._last_id = 0
+
+    def server_time(self) -> float | None:
+        """What the server's clock says now, in Unix time; None if the server did not tell.
+
+        It is behind by what the hello took on its way, so that an age which is taken from it is never short.
+        """
+        if self.hello is None or self.hello.time is None or not 0 <= self.hello.time < LAST_SECOND:
+            return None
+        return self.hello.time + time.monotonic() - self._greeted
 
     def begin(self, method: str, params: Params) -> int:
         """Ask for something; return the request's id. A stream gets its first credit.
@@ -98,7 +111,7 @@ class Core:
                 case Signal.CLOSED:
                     raise CutError("The server closed the connection.")
                 case Hello():
-                    self.hello = event
+                    self.hello, self._greeted = event, time.monotonic()
                 case Reply(id, result):
                     yield Answer(id, result)
                 case Failure(0, code, message):

@@ -98,6 +98,13 @@ class Client:
         """What the server said of itself and of us."""
         return self._link.exchange.hello
 
+    def server_time(self) -> float | None:
+        """What the server's clock says now, in Unix time, by which jobs' times are told and `since` is meant.
+
+        None if the server is an older one, which does not tell.
+        """
+        return self._link.exchange.server_time()
+
     async def start(
         self,
         argv: Sequence[str | bytes],
@@ -162,7 +169,7 @@ class Client:
             follow: whether to go on to the job's end, rather than end where its output does now.
             tail_bytes: begin with so many of the last bytes.
             tail_lines: begin with so many of the last lines.
-            since: begin with what was printed at this Unix time or later.
+            since: begin with what was printed at this Unix time or later, by the server's clock.
             stream: 1 for stdout alone, 2 for stderr alone.
         """
         params = StreamParams(job_id, offset, follow, tail_bytes, tail_lines, since, stream)

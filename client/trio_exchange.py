@@ -85,6 +85,10 @@ class Exchange:
         assert self._core.hello is not None  # noqa: S101  # run waited for it
         return self._core.hello
 
+    def server_time(self) -> float | None:
+        """What the server's clock says now, as `Core.server_time`."""
+        return self._core.server_time()
+
     async def run(self, nursery: trio.Nursery) -> None:
         """Start the tasks and wait for the server's hello.
 

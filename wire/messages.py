@@ -23,7 +23,10 @@ class GapReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Server's first message: the certificate was accepted, and this is who you are to me."""
+    """Server's first message: the certificate was accepted, and this is who you are to me.
+
+    ``time`` is the server's Unix time, in seconds, which is that of its jobs; servers before it say none.
+    """
 
     TYPE: ClassVar[str] = "hello"
     version: int
@@ -32,6 +35,7 @@ class Hello:
     role: str
     max_frame: int
     max_requests: int
+    time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ the same manner. An error in a request's task is that request's error; a protoco
 connection and no other.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -152,6 +153,7 @@ class Session:
             role=self.identity.role.value,
             max_frame=self._max_frame,
             max_requests=self._max_requests,
+            time=time.time(),
         )
         self.queue(hello)
         await trio.lowlevel.checkpoint()

@@ -23,7 +23,7 @@ from .flags import (
     check_interval,
     check_seconds,
 )
-from .follow import Which, copy
+from .follow import Which, clock_of, copy
 from .stopper import Stopper
 
 
@@ -113,8 +113,9 @@ def list_jobs(*, json: Flag = False, where: Where = _HERE) -> int:
     """
     with where.connect() as client:
         jobs = list(client.list())
+        now = client.server_time()
     streams.put(
-        "".join(render.json_line(render.as_json(job)) for job in jobs) if json else render.table(jobs)
+        "".join(render.json_line(render.as_json(job)) for job in jobs) if json else render.table(jobs, now)
     )
     return Exit.OK
 
@@ -149,8 +150,11 @@ def stream(job: JobId, /, *, which: Which = _ALL, where: Where = _HERE) -> int:
         The job's id or a unique prefix of it.
     """
     signal.signal(signal.SIGINT, lambda number, frame: _leave(number))
-    wanted = which.keywords()
-    with where.connect() as client, client.stream(job, **wanted) as output:
+    which.keywords()  # what makes no sense is said before anybody is asked
+    with (
+        where.connect() as client,
+        client.stream(job, **which.keywords(clock_of(client))) as output,
+    ):
         whole = copy(output)
     return Exit.OK if whole else Exit.FAILED
 
@@ -211,7 +215,7 @@ def stats(
     display = live.Display()
     signal.signal(signal.SIGINT, lambda number, frame: _leave(number, display))
     with where.connect() as client:
-        readings = live.readings(client, job, interval=interval, once=once)
+        readings = live.readings(client, job, clock_of(client), interval=interval, once=once)
         if json:
             for reading in readings:
                 streams.put(render.json_line(live.as_json(reading)))

@@ -1,6 +1,7 @@
 """Owns how `stream` and `run` follow a job's output: which part is wanted, and what is said beside it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from cyclopts import Parameter
 
 from wire.messages import STDERR, STDOUT, Gap, GapReason
 
-from ..blocking import Stream
+from ..blocking import Client, Stream
 from . import streams
 from .exits import UsageError
 from .flags import Flag
@@ -56,8 +57,8 @@ class Which:
     stdout: Flag = False
     stderr: Flag = False
 
-    def keywords(self) -> dict[str, Any]:
-        """What `Client.stream` takes, checked."""
+    def keywords(self, clock: Callable[[], float] = time.time) -> dict[str, Any]:
+        """What `Client.stream` takes, checked; ``clock`` is that of the server, by which an age is meant."""
         starts = [
             flag
             for flag, text in (
@@ -80,7 +81,7 @@ class Which:
         if self.tail_bytes is not None:
             keywords["tail_bytes"] = _bytes("--tail-bytes", self.tail_bytes)
         if self.since is not None:
-            keywords["since"] = _moment("--since", self.since)
+            keywords["since"] = _moment("--since", self.since, clock)
         if self.stdout or self.stderr:
             keywords["stream"] = STDOUT if self.stdout else STDERR
         return keywords
@@ -99,6 +100,21 @@ def copy(output: Stream) -> bool:
         else:
             streams.write(piece.stream, piece.data)
     return whole
+
+
+def clock_of(client: Client) -> Callable[[], float]:
+    """The server's clock; our own, with a note as soon as that matters, where the server does not tell it."""
+    told = False
+
+    def now() -> float:
+        nonlocal told
+        found = client.server_time()
+        if found is None and not told:
+            told = True
+            streams.complain("note: this server does not tell its clock; ages are reckoned by ours.")
+        return time.time() if found is None else found
+
+    return now
 
 
 def _say_resumed(offset: int | None) -> None:
@@ -123,13 +139,13 @@ def _lines(flag: str, text: str) -> int:
     raise UsageError(f"{flag} {text!r} is no number of lines: write a whole number, 0 or more.")
 
 
-def _moment(flag: str, text: str) -> float:
+def _moment(flag: str, text: str, clock: Callable[[], float]) -> float:
     """Read a time, RFC 3339 or a date (local time where no zone is given), or an age, as Unix time."""
     import re
     from datetime import datetime
 
     if age := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text.strip(), re.ASCII):
-        return max(0.0, time.time() - float(age[1]) * _AGES[age[2]])
+        return max(0.0, clock() - float(age[1]) * _AGES[age[2]])
     try:
         return max(0.0, datetime.fromisoformat(text.strip().upper()).timestamp())
     except (ValueError, OverflowError):

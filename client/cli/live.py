@@ -30,25 +30,28 @@ COLUMNS: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """A job's status, with our Unix time and monotonic clock when it came, in seconds."""
+    """A job's status, with the server's Unix time and our monotonic clock when it came, in seconds."""
 
     job: JobStatus
     time: float
     clock: float
 
 
-def readings(client: Client, job_id: str, *, interval: float, once: bool) -> Iterator[Reading]:
+def readings(
+    client: Client, job_id: str, clock: Callable[[], float] = time.time, *, interval: float, once: bool
+) -> Iterator[Reading]:
     """Ask for a job's status again and again until it has ended; give every answer, the last included.
 
     Args:
         client: an open connection.
         job_id: the job's id or a unique prefix of it.
+        clock: the server's.
         interval: seconds between two questions.
         once: ask but once.
     """
     while True:
         job = client.query(job_id)
-        yield Reading(job, time.time(), time.monotonic())
+        yield Reading(job, clock(), time.monotonic())
         if once or job.status is not Status.RUNNING:
             return
         job_id = job.id  # a prefix may fit a later job too

@@ -74,10 +74,10 @@ def _used(usage: Usage) -> list[tuple[str, str]]:
     return [(name, words) for name, words in rows if words]
 
 
-def table(jobs: Iterable[JobStatus]) -> str:
-    """A line for each job, in columns."""
+def table(jobs: Iterable[JobStatus], now: float | None = None) -> str:
+    """A line for each job, in columns; ``now`` is the server's Unix time, our own if that is not known."""
     rows = [("ID", "STATUS", "PID", "STARTED", "OUTPUT", "COMMAND")]
-    now = time.time()
+    now = time.time() if now is None else now
     for job in jobs:
         age = duration(max(0.0, now - job.started)) + " ago"
         rows.append((job.id, _short_status(job), str(job.pid), age, size(job.output), command(job)))

@@ -13,9 +13,9 @@ import pytest
 import client.cli as program
 from client.blocking import Client
 from client.cli.exits import Exit, UsageError, exit_code
-from client.cli.follow import Which
+from client.cli.follow import Which, clock_of
 from tests.cli.program import Program, finish, read_until
-from tests.client.fake import JOB, BlockingLink, FakeServer
+from tests.client.fake import HELLO, JOB, BlockingLink, FakeServer
 from tests.harness import PATIENCE, Server
 from tests.proxy import Proxy, proxy
 from wire import codec
@@ -332,3 +332,26 @@ def test_what_is_dropped_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     *details, line = capfd.readouterr().out.splitlines()
     assert "  output:    4.0 KiB, of which the first 1.0 KiB were dropped" in details
     assert json.loads(line)["dropped_bytes"] == 1024
+
+
+def test_an_older_server_does_not_tell_its_clock(capfd: pytest.CaptureFixture[str]) -> None:
+    """Then ages are by our own, which is said once, and only where one is used."""
+    with Client(BlockingLink(FakeServer()), "fake") as client:
+        assert client.server_time() is None
+        clock = clock_of(client)
+        Which(since="2026-01-01").keywords(clock)
+        assert capfd.readouterr().err == ""
+        before = time.time()
+        assert Which(since="0s").keywords(clock)["since"] >= before
+        Which(since="1h").keywords(clock)
+        assert capfd.readouterr().err == (
+            "worker-service: note: this server does not tell its clock; ages are reckoned by ours.\n"
+        )
+
+
+@pytest.mark.parametrize("told", [-1.0, 1e300])
+def test_a_clock_that_is_none_is_not_believed(told: float) -> None:
+    server = FakeServer(hello=False)
+    server.say(dataclasses.replace(HELLO, time=told))
+    with Client(BlockingLink(server), "fake") as client:
+        assert client.server_time() is None

@@ -1,12 +1,20 @@
 """The wall clock jumps, forward and back: nothing is stopped, forgotten or lost for it."""
 
+import json
+import re
+import subprocess
 import time
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.faults.inject import Faults
-from tests.harness import PATIENCE, eventually, serve
+from client.trio_client import open_client
+from tests.cli.program import PROGRAM
+from tests.faults.inject import ROOT, Faults
+from tests.harness import PATIENCE, Server, eventually, serve
 from wire.jobs import CauseKind, Status
 
 pytestmark = pytest.mark.host
@@ -54,3 +62,54 @@ def test_no_job_ends_before_it_began_and_timeouts_hold(
         assert ended.cause.kind is CauseKind.TIMEOUT
         assert ended.ended is not None
         assert ended.ended >= ended.started
+
+
+def run_program(server: Server, faults: Faults | None, *words: str) -> str:
+    """What the command line prints, with a skewed clock of its own if there are faults."""
+    prefix = [] if faults is None else faults.prefix
+    done = subprocess.run(
+        [*prefix, *PROGRAM, *words],
+        env=server.environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_ages_are_by_the_servers_clock(
+    shared_certificates: Path, faults: Faults, side: str, skew: float
+) -> None:
+    faults.clock(skew)
+    with (
+        serve(shared_certificates, prefix=faults.prefix if side == "server" else ()) as server,
+        server.connect() as client,
+    ):
+        servers = skew if side == "server" else 0.0
+        job = client.start(["sh", "-c", "echo here; exec sleep 600"])
+        eventually(lambda: client.query(job.id).output, "the line")
+        program = partial(run_program, server, faults if side == "client" else None)
+        assert program("stream", "--no-follow", "--since", "10m", job.id) == "here\n"
+        assert program("stream", "--no-follow", "--since", "0.001s", job.id) in ("", "here\n")
+        shown = json.loads(program("stats", "--once", "--json", job.id))
+        when = datetime.fromisoformat(shown["time"]).timestamp()
+        assert abs(when - servers - time.time()) < PATIENCE
+        elapsed = program("stats", "--once", job.id).splitlines()[1].split()[0]
+        assert elapsed.startswith("0:00:"), elapsed
+        assert re.search(r"  \d+(\.\d)? s ago  ", program("list")), program("list")
+        told = client.server_time()
+        assert told is not None
+        assert abs(told - servers - time.time()) < PATIENCE
+        assert abs(trio.run(trio_clients_time, server) - servers - time.time()) < PATIENCE
+        client.stop(job.id)
+
+
+async def trio_clients_time(server: Server) -> float:
+    async with open_client(server.address, certs=server.certs, identity="user") as client:
+        told = client.server_time()
+        assert told is not None
+        return told

@@ -99,7 +99,9 @@ def test_the_error_table_is_complete() -> None:
 
 
 def test_the_message_table_is_complete() -> None:
-    listed = {row[0]: re.findall(r"`(\w+)` (?:uint|text|map|binary)", row[2]) for row in rows("Messages")}
+    listed = {
+        row[0]: re.findall(r"`(\w+)` (?:uint|text|map|binary|float)", row[2]) for row in rows("Messages")
+    }
     for name, cls in messages.TYPES.items():
         assert listed[name] == [field.name for field in dataclasses.fields(cls)]
 

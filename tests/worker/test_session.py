@@ -1,6 +1,7 @@
 """One connection in memory: credit, cancels, ids, ends, and a peer that does not read."""
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -151,7 +152,10 @@ async def serving(
             nursery.start_soon(run)
             hello = await world.peer.receive()
             most = MAX_FRAME_BYTES if role is CertRole.ADMIN else SMALL_FRAME_BYTES
-            assert hello == Hello(1, "test/1", "bob", role.value, most, 256)
+            assert isinstance(hello, Hello)
+            assert hello == Hello(1, "test/1", "bob", role.value, most, 256, hello.time)
+            assert hello.time is not None
+            assert abs(time.time() - hello.time) < PATIENCE
             yield world
             await client_end.aclose()
             await world.ended.wait()
@@ -667,7 +671,7 @@ async def stalled(log: KeptLog) -> AsyncIterator[tuple[Session, Peer, FakeJob, T
     session = Session(tap, BOB, cast("Registry", registry), log, "test/1")
     peer = Peer(client_end)
     peer.connection.receive_data(
-        Connection(Role.SERVER).send(Hello(1, "test/1", "bob", "Admin", MAX_FRAME_BYTES, 256))
+        Connection(Role.SERVER).send(Hello(1, "test/1", "bob", "Admin", MAX_FRAME_BYTES, 256, 0.5))
     )
     assert isinstance(peer.connection.next_event(), Hello)
     async with trio.open_nursery() as nursery:
@@ -722,7 +726,7 @@ async def test_what_waited_for_a_slow_peer_comes_whole(log: KeptLog) -> None:
         # The hello was given before; it comes first here too.
         peer.connection = Connection(Role.CLIENT)
         peer.connection.receive_data(
-            Connection(Role.SERVER).send(Hello(1, "test/1", "bob", "Admin", MAX_FRAME_BYTES, 256))
+            Connection(Role.SERVER).send(Hello(1, "test/1", "bob", "Admin", MAX_FRAME_BYTES, 256, 0.5))
         )
         hello = peer.connection.next_event()
         assert isinstance(hello, Hello)
