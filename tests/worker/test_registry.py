@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -38,6 +39,39 @@ async def registry(hierarchies: Hierarchies, spawner: Spawner, log: KeptLog) -> 
 
 async def start(registry: Registry, *argv: str, limits: Limits | None = None) -> Job:
     return await registry.start(spec(*argv), owner="alice", limits=limits, seconds=None)
+
+
+# --- pages
+
+
+class Touched(list[SimpleNamespace]):
+    """Jobs by number, and how many of them were looked at."""
+
+    touched = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.touched += 1
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "first"), [(None, 1), ("0", 1), ("1", 3), ("2", 3), ("15000", 15001), ("19999", None)]
+)
+def test_what_is_behind_a_cursor_is_found_without_a_look_at_the_rest(
+    cursor: str | None, first: int | None
+) -> None:
+    registry = Registry.__new__(Registry)
+    jobs = Touched(SimpleNamespace(number=number) for number in range(1, 20_000, 2))
+    registry._order = cast("list[Job]", jobs)
+    found = list(islice(registry.after(cursor), 3))
+    assert [job.number for job in found[:1]] == ([] if first is None else [first])
+    assert jobs.touched < 50
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "\u0663", "9" * 20])
+def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(RequestError, match="is no `next` of a page"):
+        Registry.__new__(Registry).after(cursor)
 
 
 # --- find
