@@ -7,6 +7,7 @@ from typing import TypeVar
 import trio
 
 from tests.harness import SLOW, Server
+from tests.host.common import bases
 from tests.proc import memory_of, processor_seconds
 from tests.soak.actor import Actor
 from tests.soak.follow import expect
@@ -165,6 +166,8 @@ class Settling:
             f"memory {self._memory // MIB} MiB at the start, {most // MIB} at most, {memory // MIB} at rest; "
             f"descriptors {self._counts[0]} and {descriptors}, threads {self._counts[1]} and {threads}"
         )
+        left = [path for base in bases(self._server) for path in base.iterdir() if path.is_dir()]
+        expect(not left, f"cgroups of jobs are left: {left}")
         expect(self.waits or not self._setting.full, "no job has waited for room on the disk")
         expect(max(memory, most) <= bound, f"more than {bound // MIB} MiB of memory: {figures}")
         expect(descriptors <= self._counts[0] + SLACK_DESCRIPTORS, f"descriptors were not closed: {figures}")

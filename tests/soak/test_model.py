@@ -108,6 +108,7 @@ TAMPERED: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "another cause": lambda found: found[3].update(cause="stopped", by="admin"),
     "a gap": lambda found: found[4].update(seq=9),
     "denied": lambda found: found.insert(1, found[1] | {"outcome": "denied", "request": 9}),
+    "many denied": lambda found: found.insert(1, {"event": "request", "outcome": "denied", "requests": 2}),
 }
 
 
