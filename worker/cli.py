@@ -108,7 +108,7 @@ def serve(
     from .privileges import CORE_DUMPS, NEW_PRIVILEGES
     from .retain import parse_retention
     from .server import Config, ListenError, Server
-    from .spill import SpillFile
+    from .spill import SpillFiles
     from .store import Budget, Overflow, default_folder
     from .users import Users, look_up
 
@@ -146,7 +146,7 @@ def serve(
         retention = parse_retention(retain)
         bounds = bounds or DEFAULTS
         bounds.check()
-        SpillFile(folder).close()
+        SpillFiles(folder).close()
     except (LimitError, RelativePathError) as error:
         return _fail(str(error), 2)
     except OSError as error:

@@ -1,11 +1,11 @@
 """Owns a job's output: an append-only log of bytes with offsets from 0, and the doorbells of its readers.
 
 Theory of operation. The log has one offset space for both streams, in order of arrival. Its newest bytes
-are blocks in memory; the oldest may have moved into a spill file, or be gone. So there are three stretches,
-always in this order: ``[0, dropped)`` cannot be had, ``[dropped, spilled_end)`` lies in the file, the rest
-in memory. Bytes stay in the log and each subscriber pulls from its own offset, so a replay costs nothing
-and no subscriber can slow the job or another subscriber. What goes through a subscriber's memory channel is
-only a doorbell: something new is there. Who moves or drops bytes, and when, is `worker.store`'s to decide.
+are blocks in memory; the oldest may have moved to the disk, or be gone. So there are three stretches, always
+in this order: ``[0, dropped)`` cannot be had, ``[dropped, spilled_end)`` lies on the disk, the rest in
+memory. Bytes stay in the log and each subscriber pulls from its own offset, so a replay costs nothing and no
+subscriber can slow the job or another subscriber. What goes through a subscriber's memory channel is only a
+doorbell: something new is there. Who moves or drops bytes, and when, is `worker.store`'s to decide.
 """
 
 import time
@@ -13,7 +13,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -21,13 +20,14 @@ import trio
 from wire.messages import GapReason
 
 from .blocks import RUN_BYTES, Block
-from .spill import SpillFile, grown_by
+from .direct import aligned
+from .spill import SpillFiles
 from .spilled import SpilledBlocks
 
 if TYPE_CHECKING:
     from .store import OutputStore
 
-#: Bytes that move to the spill file in one go, at least.
+#: Bytes that move to the disk in one go, at least.
 BATCH_BYTES = 4 * 1024 * 1024
 
 Doorbell: TypeAlias = trio.MemoryReceiveChannel[None]
@@ -59,7 +59,7 @@ class OutputLog:
         self.size = self.dropped = 0
         #: Of those, what went for want of room, and not by `remove`.
         self.overflowed = 0
-        #: Bytes that its blocks take in memory, and in the spill file.
+        #: Bytes that its blocks take in memory, and on the disk.
         self.resident = self.spilled = 0
         #: No more bytes will come.
         self.closed = False
@@ -70,9 +70,9 @@ class OutputLog:
         #: What has moved to the disk.
         self.on_disk: SpilledBlocks | None = None
         self._blocks: list[Block] = []
-        self._frozen = False  # the last block is being written to the file, and takes no more
+        self._frozen = False  # the last block is being written to the disk, and takes no more
         self._latest = 0.0  # the time of the last append
-        self._moving: trio.Lock | None = None
+        self._moving = False
         self._removed = False
         self._subscribers: set[trio.MemorySendChannel[None]] | None = None
 
@@ -105,7 +105,7 @@ class OutputLog:
 
     @property
     def spilled_end(self) -> int:
-        """Where the file's part ends and the memory's begins."""
+        """Where the disk's part ends and the memory's begins."""
         return self._blocks[0].start if self._blocks else self.size
 
     def missing(self, offset: int) -> Missing | None:
@@ -180,69 +180,52 @@ class OutputLog:
             with suppress(trio.WouldBlock):  # it rings already
                 bell.send_nowait(None)
 
-    # --- for worker.store alone
+    # --- for worker.store and worker.mover alone
 
-    async def spill(self, folder: Path, room: int) -> bool:  # noqa: ASYNC910  # who calls it, checkpoints
-        """Move the oldest blocks into the file, some BATCH_BYTES of them.
+    async def spill(self, files: SpillFiles, room: int) -> bool:
+        """Move the oldest blocks to the disk, some BATCH_BYTES of them; one task at a time may do that.
 
         Args:
-            folder: where the file is made.
-            room: the most bytes by which it may grow; the store is told at once what of it is used.
+            files: where to.
+            room: the most bytes of the disk that it may take.
 
         Returns:
-            Whether there was room; also true if another task has just moved some.
+            Whether there was room.
 
         Raises:
-            OSError: the file cannot be written to; the blocks stay in memory.
+            OSError: the files cannot be written to; the blocks stay in memory.
         """
-        if self._moving is None:
-            self._moving = trio.Lock()
-        if self._moving.locked():
-            async with self._moving:
-                return True
-        self._moving.acquire_nowait()
-        try:
-            batch: list[Block] = []
-            size = 0
-            for block in self._blocks:
-                grown = size + len(block.data) + RUN_BYTES * len(block.streams)
-                if grown_by(grown) > room or size >= BATCH_BYTES:
-                    break
-                batch.append(block)
-                size = grown
-            if batch:
-                await self._move(folder, batch, grown_by(size))
-            return bool(batch) or not self._blocks  # none are left if all of it was removed meanwhile  # noqa: ASYNC910
-        finally:
-            self._moving.release()
-
-    async def _move(self, folder: Path, batch: list[Block], growth: int) -> None:
+        await trio.lowlevel.checkpoint()
+        batch: list[Block] = []
+        size = 0
+        for block in self._blocks:
+            grown = size + len(block.data) + RUN_BYTES * len(block.streams)
+            if aligned(grown) > room or size >= BATCH_BYTES:
+                break
+            batch.append(block)
+            size = grown
+        if not batch:
+            return not self._blocks
         if self.on_disk is None:
-            limiters = (self.store.writes, self.store.reads) if self.store is not None else (None, None)
-            self.on_disk = SpilledBlocks(SpillFile(folder, *limiters))
-        if batch[-1] is self._blocks[-1]:
-            self._frozen = True
+            self.on_disk = SpilledBlocks(files)
         on_disk = self.on_disk
-        if self.store is not None:
-            self.store.promised += growth
+        self._moving, self._frozen = True, batch[-1] is self._blocks[-1]
         try:
-            written = await on_disk.write(batch)
+            grown = await on_disk.write(batch)
         except BaseException:  # a cancel too, which comes before anything is written
             self._frozen = False
             raise
         finally:
-            if self.store is not None:
-                self.store.promised -= growth
-        if self.on_disk is not on_disk:
-            return  # it was removed meanwhile
-        grown = on_disk.add(batch, written)
-        del self._blocks[: len(batch)]
-        self._frozen = self._frozen and bool(self._blocks)
-        self._account(-sum(block.cost for block in batch), grown)
+            self._moving = False
+        if self.on_disk is on_disk:  # else it was removed meanwhile
+            del self._blocks[: len(batch)]
+            self._frozen = self._frozen and bool(self._blocks)
+            self._account(-sum(block.cost for block in batch), grown)
+        return True
 
     def drop(self) -> bool:
         """Give up the oldest bytes, some BATCH_BYTES of them; return whether there were any."""
-        if self._moving is not None and self._moving.locked():
+        if self._moving:
             return False
         if self.on_disk:
             self.dropped, freed = self.on_disk.drop(BATCH_BYTES)
@@ -270,11 +253,13 @@ class OutputLog:
 
     def _discard(self) -> None:
         self.dropped = self.size
-        self._blocks.clear()
+        blocks, self._blocks = self._blocks, []
         if self.on_disk is not None:
             self.on_disk.close()
             self.on_disk = None
         self._account(-self.resident, -self.spilled)
+        if self.store is not None:
+            self.store.discard(blocks)
 
     def _account(self, resident: int, spilled: int) -> None:
         self.resident += resident

@@ -1,7 +1,7 @@
 """Owns the room for all output: budgets in memory for the server and for each job, and a cap on the disk.
 
-From three quarters of a budget on, the oldest bytes move to the spill files in the background: those of the
-job that nears its own, or those of the job that has been silent longest. A job waits only where a budget is
+From three quarters of a budget on, `worker.mover` moves the oldest bytes to the disk: those of the job that
+nears its own budget, or those of the job that has been silent longest. A job waits only where a budget is
 used up, because it prints faster than the disk takes it. Past the disk's cap, or when the disk is full, the
 operator's policy decides: ``block`` lets the job that wants room wait, its pipe unread, until there is some;
 ``drop`` gives up the oldest bytes of the job that has been silent longest. Jobs that fit into their budget
@@ -9,7 +9,6 @@ never wait for a disk.
 """
 
 import enum
-import errno
 import os
 import tempfile
 from collections import OrderedDict
@@ -18,16 +17,17 @@ from pathlib import Path
 
 import trio
 
+from .blocks import Block
 from .log import Log
+from .mover import Mover
 from .output import OutputLog
+from .spill import SpillFiles
 from .windows import MIB, Windows
 
-#: A job that waits for room on a full disk looks again after so long, in seconds: others use the disk too.
-RETRY_SECONDS = 1.0
-#: The share of a budget from which on output moves to the disk.
-NEAR = 0.75
-#: Transfers to and from the spill files at a time; each has a buffer of up to 8 MiB.
-WRITES, READS = 2, 2
+#: The share of a budget from which on output moves to the disk, and the one at which that is enough.
+NEAR, FAR = 0.75, 0.7
+#: Reads from the spill files at a time; each has a buffer of up to 8 MiB.
+READS = 2
 
 
 class Overflow(enum.StrEnum):
@@ -78,30 +78,30 @@ class OutputStore:
 
     def __init__(self, budget: Budget, log: Log, nursery: trio.Nursery | None = None) -> None:
         self.resident = self.spilled = 0
-        #: Bytes by which spill files are about to grow.
-        self.promised = 0
-        self._nursery = nursery
         # Apart, so that no subscriber holds up a job.
-        self.writes, self.reads = trio.CapacityLimiter(WRITES), trio.CapacityLimiter(READS)
+        self.reads = trio.CapacityLimiter(READS)
         #: What is read back for subscribers.
-        self.windows = Windows(nursery)
+        self.windows = Windows()
         self._budget = budget
         self._log = log
         self._disk = budget.disk
         if self._disk is None:
             free = os.statvfs(budget.folder)
             self._disk = free.f_bavail * free.f_frsize // 2
+        self._files = SpillFiles(budget.folder, self.reads)
+        self._mover = Mover(self, self._files, log)
         # In order of their last append.
         self._with_memory: OrderedDict[OutputLog, None] = OrderedDict()
         self._with_file: OrderedDict[OutputLog, None] = OrderedDict()
-        self._freed = trio.Event()
+        self._is_near = False
+        self._near: OrderedDict[OutputLog, None] = OrderedDict()  # those near their own budget
+        self._wanting: dict[OutputLog, int] = {}  # tasks that wait for room
         self._full = False
-        self._ahead_from = float("-inf")  # not before, by Trio's clock: it went wrong a moment ago
-        self._ahead: set[OutputLog] = set()  # those for which room is being made already
+        self.work_ahead(nursery)
 
-    def work_ahead(self, nursery: trio.Nursery) -> None:
+    def work_ahead(self, nursery: trio.Nursery | None) -> None:
         """From now on move output to the disk, and read it back, before anybody has to wait for that."""
-        self._nursery = self.windows.nursery = nursery
+        self._mover.nursery = self.windows.nursery = nursery
 
     def account(self, log: OutputLog, resident: int, spilled: int) -> None:
         """Take note of what a log has grown by, in memory and on the disk."""
@@ -113,90 +113,89 @@ class OutputStore:
             elif resident > 0 or log not in logs:
                 logs[log] = None
                 logs.move_to_end(log)
+        self._is_near = self.resident > (FAR if self._is_near else NEAR) * self._budget.memory
+        if log.resident > (FAR if log in self._near else NEAR) * self._budget.job_memory:
+            self._near[log] = None
+        else:
+            self._near.pop(log, None)
         if resident < 0 or spilled < 0:
-            self._freed.set()
-            self._freed = trio.Event()
+            self._mover.tell()
+
+    def discard(self, blocks: list[Block]) -> None:
+        """Free what a removed log held in memory, and see to it that its place on the disk is given back."""
+        self._mover.discard(blocks)
 
     def close(self) -> None:
         """Give up all output, and with it the files."""
+        self.work_ahead(None)
         for log in (*self._with_memory, *self._with_file):
             log.remove()
+        self._files.close()
 
     def is_near(self, log: OutputLog) -> bool:
         """Whether a budget is almost used up, so that a log must `make_room`."""
-        return self._uses(log, NEAR)
-
-    def _uses(self, log: OutputLog, share: float) -> bool:
-        return log.resident > share * self._budget.job_memory or self.resident > share * self._budget.memory
+        return self._is_near or log in self._near
 
     async def make_room(self, log: OutputLog) -> None:
         """Return once memory is within its budgets, and see to it in time that it stays there."""
         await trio.lowlevel.checkpoint()
-        if self._nursery is not None and log not in self._ahead and trio.current_time() >= self._ahead_from:
-            self._ahead.add(log)
-            self._nursery.start_soon(self._spill_ahead, log)
+        if not self._is_over(log):
+            self._mover.wake()
+            return
+        self._wanting[log] = self._wanting.get(log, 0) + 1
         try:
-            while self._uses(log, 1):
-                victim = self._victim(log, 1)
-                try:
-                    if await self._spill(victim):
-                        if not self._uses(log, 1):
-                            self._tell_room(log)
-                        continue
-                    reason = "the cap is reached"
-                except OSError as error:
-                    reason = str(error.strerror)
-                self._tell_full(reason)
-                if self._budget.overflow is Overflow.DROP and self._drop(victim):
-                    continue
-                log.waiting = True
-                freed = self._freed
-                with trio.move_on_after(RETRY_SECONDS):
-                    await freed.wait()
-            if log.waiting:
-                self._tell_room(log)  # it came by another way than ours
+            self._mover.wake()
+            while self._is_over(log):
+                log.waiting = self._mover.stuck
+                if self._mover.nursery is None:
+                    await self._mover.step()
+                else:
+                    await self._mover.news.wait()
+            self.tell_room()
         finally:
-            log.waiting = False
+            self._wanting[log] -= 1
+            if not self._wanting[log]:
+                del self._wanting[log]
+                log.waiting = False
 
-    async def _spill_ahead(self, log: OutputLog) -> None:
-        """Move output to the disk while there is room in memory, so that nobody has to wait for it."""
-        await trio.lowlevel.checkpoint()
-        moved = True
-        try:
-            while moved and self._uses(log, NEAR):
-                moved = await self._spill(self._victim(log, NEAR))
-            if moved:
-                self._tell_room(log)
-        except OSError:
-            moved = False
-        finally:
-            if not moved:  # of which those tell who have to wait for room
-                self._ahead_from = trio.current_time() + RETRY_SECONDS
-            self._ahead.discard(log)
+    def _is_over(self, log: OutputLog) -> bool:
+        return log.resident > self._budget.job_memory or self.resident > self._budget.memory
 
-    def _victim(self, log: OutputLog, share: float) -> OutputLog:
-        """Whose oldest bytes go: a log's own past a share of its budget, else those of the longest silent."""
-        if log.resident > share * self._budget.job_memory:
-            return log
-        return next(iter(self._with_memory))
+    # --- for worker.mover alone
 
-    async def _spill(self, victim: OutputLog) -> bool:
-        await trio.lowlevel.checkpoint()
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for room."""
+        return bool(self._wanting)
+
+    @property
+    def room(self) -> int:
+        """How much more of the disk may be used, in bytes."""
         assert self._disk is not None  # noqa: S101  # set in the constructor
-        try:
-            return await victim.spill(self._budget.folder, self._disk - self.spilled - self.promised)
-        except OSError as error:
-            # Without a descriptor for a new file, there is yet room in those that are open.
-            other = next((log for log in self._with_memory if log.spilled and log is not victim), None)
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or other is None:
-                raise
-            return await other.spill(self._budget.folder, self._disk - self.spilled - self.promised)
+        return self._disk - self._files.used
 
-    def _drop(self, victim: OutputLog) -> bool:
-        """Give up the oldest bytes: on the disk if there are any, so that others may go there."""
-        return any(log.drop() for log in (*self._with_file, victim))
+    @property
+    def is_pressed(self) -> bool:
+        """Whether a budget is almost used up."""
+        return self._is_near or bool(self._near)
 
-    def _tell_full(self, reason: str) -> None:
+    def victim(self) -> OutputLog:
+        """Whose oldest bytes go next, where a budget is almost used up.
+
+        Those of logs near their own budget, in turns, as these fill the common one too; if there are none,
+        those of the longest silent.
+        """
+        if not self._near:
+            return next(iter(self._with_memory))
+        log = next(iter(self._near))
+        self._near.move_to_end(log)
+        return log
+
+    def drop_for_want(self, victim: OutputLog, reason: str) -> bool:
+        """Say that there is no room on the disk, and give up the oldest bytes, if the operator wants that.
+
+        Those on the disk, if there are any, so that others may go there. Return whether some went.
+        """
         if not self._full:
             self._full = True
             self._log.error(
@@ -205,12 +204,18 @@ class OutputStore:
                 reason=reason,
                 policy=self._budget.overflow.value,
             )
+        return self._budget.overflow is Overflow.DROP and next(iter(self._with_file), victim).drop()
 
-    def _tell_room(self, log: OutputLog) -> None:
+    def mark_waiting(self) -> None:
+        """Show of each log that wants room that it waits for the disk."""
+        for log in self._wanting:
+            log.waiting = True
+
+    def tell_room(self) -> None:
+        """Say that there is room on the disk again, if it was said that there is none."""
         if self._full and self._budget.overflow is Overflow.BLOCK:
             self._full = False
             self._log.info("there is room for output on the disk again", folder=str(self._budget.folder))
-        log.waiting = False
 
     def tell_unreadable(self, error: OSError) -> None:
         """Say in the log that spilled output could not be read."""

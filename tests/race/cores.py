@@ -75,6 +75,10 @@ class StoreMachine(RuleBasedStateMachine):
             log.remove()
         if hasattr(self, "store"):
             assert (self.store.resident, self.store.spilled) == (0, 0)
+            while self.store._files.has_released:
+                trio.run(self.store._files.reclaim)
+            assert self.store._files.used == 0
+            self.store.close()
         self.folder.cleanup()
         self.patches.__exit__(None, None, None)
 
@@ -113,7 +117,7 @@ class StoreMachine(RuleBasedStateMachine):
     def spill(self, which: int) -> None:
         log = self.logs[which]
         if not self.removed[which]:
-            trio.run(log.spill, Path(self.folder.name), DISK - self.store.spilled)
+            trio.run(log.spill, self.store._files, self.store.room)
 
     @rule(which=WHICH)
     def drop(self, which: int) -> None:

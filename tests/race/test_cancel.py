@@ -22,7 +22,7 @@ from worker.blocks import BLOCK_BYTES, Chunk
 from worker.cgroup import JobCgroup
 from worker.output import Missing
 from worker.reader import Reader
-from worker.spill import SpillFile
+from worker.spill_file import SpillFile
 
 pytestmark = pytest.mark.host
 #: Every n-th checkpoint of what has hundreds, so that this takes seconds.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from worker.output import OutputLog
 from worker.reader import Reader
 from worker.registry import Registry
 from worker.spawner import ProcessSpec, Spawner
-from worker.spill import SpillFile
+from worker.spill_file import SpillFile
 from worker.store import Budget, OutputStore
 
 ALICE = Cause(CauseKind.STOPPED, by="alice")
@@ -166,9 +166,9 @@ async def open_world(folder: Path, certs: Path, kind: str = "here") -> AsyncIter
         async with trio.open_nursery() as link:
             spawner = Spawner(hierarchies, log)
             await link.start(spawner.run)
-            async with trio.open_nursery() as jobs:
-                store = OutputStore(Budget(MEMORY, JOB_MEMORY, 64 * 2**20, folder), log)
-                registry = Registry(jobs, hierarchies, spawner, log, 10.0, store)
-                yield World(hierarchies, spawner, registry, store, log, folder, certs)
-                jobs.cancel_scope.cancel()
+            with closing(OutputStore(Budget(MEMORY, JOB_MEMORY, 64 * 2**20, folder), log)) as store:
+                async with trio.open_nursery() as jobs:
+                    registry = Registry(jobs, hierarchies, spawner, log, 10.0, store)
+                    yield World(hierarchies, spawner, registry, store, log, folder, certs)
+                    jobs.cancel_scope.cancel()
             link.cancel_scope.cancel()

@@ -1,7 +1,8 @@
 """The log gives every reader exactly what was appended, wherever that is; its doorbell never blocks."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +16,23 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from tests.worker.common import in_memory
 from wire.jobs import StreamParams
 from wire.messages import STDERR, STDOUT, GapReason
-from worker import blocks, output, spill
+from worker import blocks, output, spill_file
 from worker.blocks import BLOCK_BYTES, BLOCK_RUNS, RUN_SECONDS, WHOLE_BYTES, Chunk
+from worker.direct import ALIGN
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
+from worker.spill import SpillFiles
 from worker.tail import find_start
 
 STREAMS = st.sampled_from([STDOUT, STDERR])
 PLENTY = 2**40
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[SpillFiles]:
+    """Where output goes."""
+    with closing(SpillFiles(tmp_path)) as files:
+        yield files
 
 
 class AnyHistoryAnyReaders(RuleBasedStateMachine):
@@ -37,13 +47,14 @@ class AnyHistoryAnyReaders(RuleBasedStateMachine):
             (blocks, "BLOCK_BYTES", 16),
             (blocks, "WHOLE_BYTES", 4),
             (output, "BATCH_BYTES", 40),
-            (spill, "DIRECT_BYTES", 30),
+            (spill_file, "DIRECT_BYTES", 30),
         ):
             self.patch.setattr(module, name, value)
         self.now = 1000.0
         self.latest = 0.0
         self.patch.setattr(output, "time", SimpleNamespace(time=lambda: self.now))
-        self.folder = tempfile.TemporaryDirectory()
+        with tempfile.TemporaryDirectory() as folder:
+            self.files = SpillFiles(Path(folder))
         self.log = OutputLog()
         self.data = bytearray()
         self.tags: list[int] = []
@@ -51,7 +62,9 @@ class AnyHistoryAnyReaders(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.log.remove()
-        self.folder.cleanup()
+        self.reclaim()
+        assert self.files.used == 0
+        self.files.close()
         self.patch.undo()
 
     @rule(stream=STREAMS, data=st.binary(min_size=1, max_size=40), mutable=st.booleans())
@@ -69,10 +82,10 @@ class AnyHistoryAnyReaders(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(room=st.sampled_from([0, 10, 60, PLENTY]))
+    @rule(room=st.sampled_from([0, ALIGN - 1, ALIGN, PLENTY]))
     def spill(self, room: int) -> None:
         before = self.log.spilled
-        moved = trio.run(self.log.spill, Path(self.folder.name), room)
+        moved = trio.run(self.log.spill, self.files, room)
         assert self.log.spilled - before <= room
         assert moved or room < PLENTY
 
@@ -81,6 +94,12 @@ class AnyHistoryAnyReaders(RuleBasedStateMachine):
         before = self.log.dropped
         assert self.log.drop() == (before < len(self.data))
         assert before <= self.log.dropped <= len(self.data)
+
+    @rule()
+    def reclaim(self) -> None:
+        while self.files.has_released:
+            trio.run(self.files.reclaim)
+        assert self.files.used == self.log.spilled
 
     @rule(target=readers, place=st.floats(0, 1), only=st.sampled_from([None, STDOUT, STDERR]))
     def join(self, place: float, only: int | None) -> Reader:
@@ -196,7 +215,7 @@ def test_an_appended_buffer_is_copied_and_so_is_a_chunk() -> None:
     assert chunk == Chunk(STDOUT, 0, b"ab")
 
 
-async def test_what_is_appended_while_blocks_are_written_is_not_lost(tmp_path: Path) -> None:
+async def test_what_is_appended_while_blocks_are_written_is_not_lost(files: SpillFiles) -> None:
     log = OutputLog()
     log.append(STDOUT, b"before")
 
@@ -208,7 +227,7 @@ async def test_what_is_appended_while_blocks_are_written_is_not_lost(tmp_path: P
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(append)
-        assert await log.spill(tmp_path, PLENTY)
+        assert await log.spill(files, PLENTY)
     log.append(STDOUT, b" after")
     reader, found = Reader(log, 0), b""
     while piece := await reader.next():
@@ -219,10 +238,10 @@ async def test_what_is_appended_while_blocks_are_written_is_not_lost(tmp_path: P
     log.remove()
 
 
-async def test_what_is_removed_stays_for_its_subscribers(tmp_path: Path) -> None:
+async def test_what_is_removed_stays_for_its_subscribers(files: SpillFiles) -> None:
     log = OutputLog()
     log.append(STDOUT, b"spilled")
-    assert await log.spill(tmp_path, PLENTY)
+    assert await log.spill(files, PLENTY)
     log.append(STDOUT, b"kept")
     with log.subscribe():
         log.remove()
@@ -233,11 +252,11 @@ async def test_what_is_removed_stays_for_its_subscribers(tmp_path: Path) -> None
 
 
 async def test_an_unreadable_file_is_a_gap_and_not_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: SpillFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = OutputLog()
     log.append(STDOUT, b"lost")
-    assert await log.spill(tmp_path, PLENTY)
+    assert await log.spill(files, PLENTY)
     log.append(STDOUT, b"kept")
 
     async def fail(*_: object) -> None:
@@ -246,8 +265,8 @@ async def test_an_unreadable_file_is_a_gap_and_not_the_end(
 
     reader = Reader(log, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("worker.spill.SpillFile.read_cached", lambda *_: None)
-        patch.setattr("worker.spill.SpillFile.read", fail)
+        patch.setattr("worker.spill_file.SpillFile.read_cached", lambda *_: None)
+        patch.setattr("worker.spill.SpillFiles.read", fail)
         assert await reader.next() == Missing(1, 3, GapReason.UNREADABLE)
         assert await reader.next() == Chunk(STDOUT, 4, b"kept")
     assert await Reader(log, 1).next() == Chunk(STDOUT, 1, b"ost")

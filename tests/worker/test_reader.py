@@ -12,11 +12,11 @@ import trio.testing
 
 from tests.worker.common import KeptLog
 from wire.messages import STDOUT, GapReason
-from worker import output, spill, windows
+from worker import output, spill_file, windows
 from worker.blocks import BLOCK_BYTES, Block, Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import KEEP_SECONDS, Reader
-from worker.spill import Place, SpillFile
+from worker.spill_file import Place, SpillFile
 from worker.store import Budget, OutputStore
 from worker.windows import MIB
 
@@ -25,20 +25,20 @@ DATA = random.Random(4).randbytes(24 * MIB)  # noqa: S311  # nothing secret
 
 @pytest.fixture(autouse=True)
 def any_disk_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spill, "DIRECT_RATE", 1)
+    monkeypatch.setattr(spill_file, "DIRECT_RATE", 1)
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How much each read from the disk takes, in bytes; the page cache has nothing."""
     sizes: list[int] = []
-    really = SpillFile._read
+    really = SpillFile.read
 
     def watched(file: SpillFile, places: list[Place]) -> list[Block]:
         sizes.append(sum(place.length for place in places))
         return really(file, places)
 
-    monkeypatch.setattr(SpillFile, "_read", watched)
+    monkeypatch.setattr(SpillFile, "read", watched)
     monkeypatch.setattr(SpillFile, "read_cached", lambda *_: None)
     return sizes
 
@@ -96,14 +96,14 @@ async def test_one_bad_block_is_one_gap(
     tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = 9 * BLOCK_BYTES
-    really = SpillFile._read
+    really = SpillFile.read
 
     def fail(file: SpillFile, places: list[Place]) -> list[Block]:
         if any(place.start == bad for place in places):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return really(file, places)
 
-    monkeypatch.setattr(SpillFile, "_read", fail)
+    monkeypatch.setattr(SpillFile, "read", fail)
     monkeypatch.setattr(SpillFile, "read_cached", lambda *_: None)
     async with trio.open_nursery() as nursery:
         one = await filled(tmp_path, log, nursery)

@@ -9,13 +9,14 @@ import trio
 import trio.testing
 
 from tests.harness import PATIENCE
-from tests.worker.common import KeptLog, descriptors
+from tests.worker.common import KeptLog, Woken, descriptors
 from wire.messages import STDOUT, GapReason
-from worker import output, store
+from worker import mover, output
 from worker.blocks import Chunk
 from worker.output import Missing, OutputLog
 from worker.reader import Reader
-from worker.spill import SpillFile
+from worker.spill import SpillFiles
+from worker.spill_file import SpillFile
 from worker.store import Budget, OutputStore, Overflow
 from worker.windows import MIB
 
@@ -27,7 +28,7 @@ FULL = "the room for output on the disk is used up"
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "BATCH_BYTES", 2 * PIECE)
-    monkeypatch.setattr(store, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(mover, "RETRY_SECONDS", 0.01)
 
 
 def make(folder: Path, log: KeptLog, *, disk: int | None = 100 * MIB, drop: bool = False) -> OutputStore:
@@ -134,20 +135,19 @@ async def test_drop_gives_up_the_oldest_and_says_so(tmp_path: Path, log: KeptLog
 
 
 @pytest.mark.parametrize("drop", [True, False])
-@pytest.mark.parametrize("step", ["open", "pwritev"])
 async def test_a_full_disk_is_survived(
-    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch, step: str, drop: bool
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch, *, drop: bool
 ) -> None:
     room = make(tmp_path, log, drop=drop)
     one = OutputLog(room)
-    really, full = getattr(os, step), True
+    really, full = os.pwritev, True
 
-    def fail(target: object, *rest: object, **more: object) -> object:
-        if full and (step != "open" or target == tmp_path):
+    def fail(fd: int, buffers: list[memoryview], position: int) -> int:
+        if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return really(target, *rest, **more)
+        return really(fd, buffers, position)
 
-    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(os, "pwritev", fail)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fill, one, 20)
         with trio.fail_after(PATIENCE):
@@ -181,35 +181,37 @@ def test_half_of_the_free_disk_is_the_default(tmp_path: Path, log: KeptLog) -> N
     assert abs(room._disk - free.f_bavail * free.f_frsize // 2) < 2**30
 
 
-async def test_a_log_that_is_removed_as_it_is_to_spill_leaves_no_file(tmp_path: Path, log: KeptLog) -> None:
+async def test_a_log_that_is_removed_as_it_is_to_spill_leaves_nothing(tmp_path: Path, log: KeptLog) -> None:
     await trio.lowlevel.checkpoint()
     room = make(tmp_path, log)
+    files = room._files
     one = OutputLog(room)
-    before = descriptors()
     one.append(STDOUT, piece(1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(one.spill, tmp_path, MIB)
+        nursery.start_soon(one.spill, files, MIB)
         await trio.testing.wait_all_tasks_blocked()
         one.remove()
     async with trio.open_nursery() as nursery:
         other = OutputLog(room)
         other.append(STDOUT, piece(1))
-        nursery.start_soon(other.spill, tmp_path, MIB)
+        nursery.start_soon(other.spill, files, MIB)
         other.remove()  # before it begins
     assert (room.resident, room.spilled) == (0, 0)
-    assert len(descriptors()) == len(before)
+    while files.has_released:
+        await files.reclaim()
+    assert files.used == 0
 
 
 async def test_the_end_of_a_store_closes_its_files(tmp_path: Path, log: KeptLog) -> None:
     before = descriptors()
-    room = make(tmp_path, log)
-    one, two = OutputLog(room), OutputLog(room)
-    await fill(one, 12)
-    await fill(two, 1)
-    assert len(descriptors()) == len(before) + 1
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
+        one, two = OutputLog(room), OutputLog(room)
+        await fill(one, 12)
+        await fill(two, 1)
     room.close()
     assert (room.resident, room.spilled) == (0, 0)
-    assert len(descriptors()) == len(before)
+    assert descriptors() == before
 
 
 async def test_what_is_removed_is_not_told_as_dropped(tmp_path: Path, log: KeptLog) -> None:
@@ -233,8 +235,8 @@ async def test_a_full_disk_is_tried_seldom_and_told_once(
         tries += 1
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(SpillFile, "_write", fail)
+    monkeypatch.setattr(mover, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(SpillFile, "write", fail)
     async with trio.open_nursery() as nursery:
         room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
         one = OutputLog(room)
@@ -246,7 +248,6 @@ async def test_a_full_disk_is_tried_seldom_and_told_once(
                 pumps.start_soon(one.make_room)
         assert 2 <= tries < 30
         assert log.messages == [FULL]
-        assert room.promised == 0
         one.remove()
 
 
@@ -305,26 +306,102 @@ async def test_without_threads_output_stays_in_memory(
         one.remove()
 
 
-async def test_without_a_descriptor_for_a_new_file_those_that_are_open_serve(
+@pytest.mark.parametrize("memory", [PIECE, 16 * PIECE, 64 * PIECE])
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_dozens_that_print_at_once_all_end_and_then_it_is_quiet(
+    tmp_path: Path, log: KeptLog, memory: int, *, ahead: bool
+) -> None:
+    """BEHAVIOURS 21; those that print at once are more than the budget holds."""
+    async with trio.open_nursery() as nursery:
+        budget = Budget(memory, memory // 2, 100 * MIB, tmp_path)
+        room = OutputStore(budget, log, nursery if ahead else None)
+        ended, printing = [OutputLog(room) for _ in range(30)], [OutputLog(room) for _ in range(20)]
+        with trio.fail_after(PATIENCE):
+            for number, one in enumerate(ended):
+                await fill(one, 3, number)
+            async with trio.open_nursery() as pumps:
+                for number, one in enumerate(printing):
+                    pumps.start_soon(fill, one, 10, number)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        woken = Woken()
+        trio.lowlevel.add_instrument(woken)
+        await trio.sleep(0.1)
+        trio.lowlevel.remove_instrument(woken)
+        assert not woken.tasks
+        for logs, count in ((ended, 3), (printing, 10)):
+            for number, one in enumerate(logs):
+                assert await read_all(one) == (b"".join(map(piece, range(number, number + count))), [])
+                one.remove()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert room._files.used == 0 or not ahead
+    room.close()
+    assert log.messages == []
+
+
+async def test_ended_logs_on_the_disk_hold_no_descriptor(tmp_path: Path, log: KeptLog) -> None:
+    """BEHAVIOURS 22."""
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
+        before, logs = descriptors(), []
+        for number in range(600):
+            logs.append(OutputLog(room))
+            await fill(logs[-1], 1, number)
+        assert sum(bool(one.spilled) for one in logs) > 590
+        assert len(descriptors()) <= len(before) + 1  # a thread's, at most
+        for number, one in enumerate(logs):
+            assert await read_all(one) == (piece(number), [])
+    room.close()
+
+
+async def test_a_full_disk_costs_an_idle_store_nothing(
     tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = make(tmp_path, log)
-    silent, busy = OutputLog(room), OutputLog(room)
-    await fill(busy, 2)
-    assert await busy.spill(tmp_path, MIB)
-    await fill(silent, 2)
-    really = os.open
+    monkeypatch.setattr(mover, "RETRY_SECONDS", 1000)
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 0, tmp_path), log, nursery)
+        near, full = OutputLog(room), OutputLog(room)
+        await fill(near, 4)  # nobody waits yet
+        with trio.fail_after(PATIENCE):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert log.messages == []
+        async with trio.open_nursery() as pumps:
+            pumps.start_soon(fill, full, 5)
+            with trio.fail_after(PATIENCE):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert full.waiting
+            woken = Woken()
+            trio.lowlevel.add_instrument(woken)
+            await trio.sleep(0.1)
+            trio.lowlevel.remove_instrument(woken)
+            assert not woken.tasks
+            near.remove()  # and that is heard at once
+            with trio.fail_after(PATIENCE):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert full.waiting  # it has a budget of its own
+            pumps.cancel_scope.cancel()
+        assert not full.waiting
+        nursery.cancel_scope.cancel()
+    room.close()
 
-    def none_left(target: object, *rest: object) -> object:
-        if target == tmp_path:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return really(target, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "open", none_left)
-    monkeypatch.setattr(room, "_budget", Budget(4 * PIECE, 9 * PIECE, 100 * MIB, tmp_path))
-    with trio.fail_after(PATIENCE):
-        await fill(busy, 8, 2)
-    assert (silent.spilled, log.messages) == (0, [])
-    assert await read_all(busy) == (b"".join(map(piece, range(10))), [])
-    for one in (silent, busy):
-        one.remove()
+async def test_a_failure_of_ours_is_told_and_tried_again(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, fails = OutputLog.spill, 2
+
+    async def fail(self: OutputLog, files: SpillFiles, room: int) -> bool:
+        nonlocal fails
+        fails -= 1
+        if fails >= 0:
+            raise ZeroDivisionError("a bug")
+        return await really(self, files, room)
+
+    monkeypatch.setattr(OutputLog, "spill", fail)
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
+        one = OutputLog(room)
+        with trio.fail_after(PATIENCE):
+            await fill(one, 20)
+    assert log.messages == ["output could not be moved"] * 2
+    assert await read_all(one) == (b"".join(map(piece, range(20))), [])
+    room.close()
