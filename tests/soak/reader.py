@@ -128,7 +128,7 @@ class Reader:
         if GapReason.REMOVED in follower.gaps:
             return
         follower.end(job, follow=follow or before.final is not None)
-        if before.final is not None and not self._model.drops and offset is None:
+        if before.final is not None and not (self._model.drops or known.remove_asked) and offset is None:
             self._check_part(before.final, known.plan.spec, follower.bytes, options)
 
     def _check_part(self, job: JobStatus, spec: Spec, size: int, options: dict[str, object]) -> None:
