@@ -20,12 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.harness import alive
+from tests.cgroups import find_cgroups
+from tests.harness import PATIENCE, alive
 from worker.disks import whole_disks
 
 PROGRAM = Path(sys.executable).with_name("worker-service")
-#: Nothing here should take this long, in seconds.
-PATIENCE = 20.0
 LINES = 200_000
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 SORT = 'start -command "sort" "largefile.txt -o sortedfile.txt"'
@@ -163,7 +162,7 @@ class Server:
         promise(self.process.returncode == 0, f"the server exited with {self.process.returncode}.")
         promise(self.logged("ended"), "the server's log does not say that it ended.")
         promise("raceback" not in self._log.read_text(), "there is a traceback in the server's log.")
-        left = list(Path("/sys/fs/cgroup").glob(f"**/worker-service-{self.process.pid}-*"))
+        left = find_cgroups(f"worker-service-{self.process.pid}-*")
         promise(not left, "the server left a cgroup behind.")
         say("The server ended in order, and left no process and no cgroup.")
 
@@ -232,7 +231,7 @@ def show_stop(shell: Shell) -> None:
     promise(printed == f"Success! job with id {job} stopped.\n", "`stop` did not say that the job stopped.")
     promise(not alive(daemon), "the daemon outlived its job.")
     promise(not alive(pid), "the job's process is still there.")
-    promise(not list(Path("/sys/fs/cgroup").glob(f"**/{job}")), "the job's cgroup is still there.")
+    promise(not find_cgroups(job), "the job's cgroup is still there.")
     say(f"Neither process {pid} nor the daemon {daemon} is left, and the job's cgroup is gone.")
 
 

@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from client.blocking import Client, connect
+from tests.cgroups import cgroups_in, find_cgroups
 from tests.proc import stat_of
 
 #: How many times slower than a common machine this one is, for what depends on its speed alone. An emulated
@@ -91,8 +92,9 @@ class Server:
 
         def find() -> int | None:
             for pid in children(self.process.pid):
-                if b"spawner_main.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
+                with suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+                    if b"spawner_main.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        return pid
             return None
 
         found: int = eventually(find, "the spawner")
@@ -100,11 +102,11 @@ class Server:
 
     def cgroups(self) -> list[Path]:
         """The directories of this server's base cgroups, in every hierarchy."""
-        return list(Path("/sys/fs/cgroup").glob(f"**/worker-service-{self.process.pid}-*"))
+        return find_cgroups(f"worker-service-{self.process.pid}-*")
 
     def job_cgroups(self) -> list[Path]:
         """The directories of its jobs' cgroups, in every hierarchy."""
-        return [path for base in self.cgroups() for path in base.iterdir() if path.is_dir()]
+        return [path for base in self.cgroups() for path in cgroups_in(base)]
 
     def end(self) -> int:
         """Ask it to end, as an operator does, and return its exit code."""
@@ -119,7 +121,8 @@ def children(pid: int) -> list[int]:
     """The direct children of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(word) for word in task.read_text().split()]
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended has none
+            found += [int(word) for word in task.read_text().split()]
     return found
 
 

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.cli.program import ROOT, bare
-
-#: What the demonstration may take, in seconds.
-PROMISED = 30.0
+from tests.harness import PATIENCE
 
 
 def demonstrate(folder: Path, before: str = "pass") -> tuple[int, list[str]]:
@@ -22,7 +20,7 @@ def demonstrate(folder: Path, before: str = "pass") -> tuple[int, list[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PROMISED,
+        timeout=PATIENCE,
         check=False,
     )
     assert list(folder.iterdir()) == []

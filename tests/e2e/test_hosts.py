@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
+from tests.cgroups import find_cgroups
 from tests.harness import PATIENCE, Server, alive, eventually, serve
-from tests.host.common import find_cgroups, finish, program, skip_if_emulated
+from tests.host.common import finish, program, skip_if_emulated
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import CauseKind, JobStatus, Status
 from wire.limits import Limits, parse_limits

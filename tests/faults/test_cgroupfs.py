@@ -11,7 +11,6 @@ import pytest
 from tests.faults.inject import Faults
 from tests.harness import Server, children, eventually, serve
 from tests.host.common import FOUR, bases, descriptors
-from tests.host.test_leftovers import jobs_cgroups
 from wire.errors import ErrorCode, RequestError
 
 pytestmark = pytest.mark.host
@@ -34,7 +33,7 @@ def refusal(server: Server, faults: Faults, call: str, number: str, part: str) -
             client.start(["true"], limits=FOUR)
         assert faults.happened, "nothing failed"
         faults.end()
-        assert not jobs_cgroups(server)
+        assert not server.job_cgroups()
         assert children(server.spawner_pid) == []
         eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
         assert len(list(client.list())) == jobs

@@ -17,7 +17,6 @@ from client.blocking import Client
 from tests.e2e.test_output import collect
 from tests.harness import PATIENCE, Server, children, eventually, serve
 from tests.host.common import FOUR, descriptors
-from tests.host.test_leftovers import jobs_cgroups
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import JobStatus, Status
 from wire.messages import STDOUT
@@ -93,7 +92,7 @@ def test_no_descriptor_at_any_step_of_a_start(shared_certificates: Path) -> None
                 assert client.wait(found.id).exit_code == 0
                 started += 1
             eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
-            assert not jobs_cgroups(server)
+            assert not server.job_cgroups()
             assert children(server.spawner_pid) == []
     assert started > 0
     assert refused >= 5  # two pipes, and the directory of one hierarchy at least, on v2

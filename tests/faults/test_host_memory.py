@@ -10,7 +10,6 @@ import pytest
 from tests.e2e.test_hosts import UNIFIED, entering, own_cgroup
 from tests.harness import alive, eventually, serve
 from tests.host.common import MIB, begin, program
-from tests.host.test_leftovers import jobs_cgroups
 from tests.proc import memory_of
 from wire.jobs import CauseKind, Status
 from worker.mounts import read_mounts
@@ -58,7 +57,7 @@ def test_the_job_goes_as_one_and_neither_the_server_nor_another_job(shared_certi
         assert ended.cause is not None
         assert (ended.status, ended.cause.kind) == (Status.SIGNALED, CauseKind.OOM)
         assert "a cgroup above the job's, was out of memory" in (ended.cause.detail or "")
-        assert not [job for job in jobs_cgroups(server) if job.name == greedy.id]
+        assert not [job for job in server.job_cgroups() if job.name == greedy.id]
         assert client.query(bystander.id).status is Status.RUNNING
         assert alive(server.process.pid)
         assert server.spawner_pid == spawner

@@ -1,7 +1,5 @@
 """Owns what the tests on a real kernel share: jobs that run program.py, their cgroups, measured ceilings."""
 
-import fnmatch
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
+from tests.cgroups import find_cgroups
 from tests.harness import SLOW, Server
 from wire.jobs import JobStatus
 from wire.limits import Limits, parse_limits
@@ -76,12 +75,6 @@ def directories(job: JobStatus) -> list[Path]:
 def bases(server: Server) -> list[Path]:
     """The directories of a server's base cgroups, in every hierarchy."""
     return find_cgroups(f"worker-service-{server.process.pid}-*")
-
-
-def find_cgroups(pattern: str) -> list[Path]:
-    """The cgroups with such a name. Unlike Path.glob, os.walk bears that others vanish under it."""
-    tree = os.walk("/sys/fs/cgroup")
-    return sorted(Path(folder) / name for folder, names, _ in tree for name in fnmatch.filter(names, pattern))
 
 
 def control(job: JobStatus, *names: str) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from client.blocking import Client
 from tests.harness import PATIENCE, SLOW, Server, alive, children, eventually, serve
-from tests.host.common import FOUR, bases, descriptors, directories
+from tests.host.common import FOUR, descriptors, directories
 from wire.jobs import CauseKind
 
 pytestmark = pytest.mark.host
@@ -61,12 +61,8 @@ def run_many(server: Server, count: int) -> None:
         list(pool.map(run_some, range(AT_ONCE)))
 
 
-def jobs_cgroups(server: Server) -> list[Path]:
-    return [folder for base in bases(server) for folder in base.iterdir() if folder.is_dir()]
-
-
 def check_nothing_left(server: Server, before: tuple[int, int]) -> None:
-    assert jobs_cgroups(server) == []
+    assert server.job_cgroups() == []
     assert children(server.spawner_pid) == []
     eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
 

@@ -19,7 +19,7 @@ import trio
 
 from client.errors import CutError
 from client.trio_client import Client, open_client
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, children
 from tests.proxy import Proxy, proxy
 from tests.race.footprint import Footprint, LeftError, assert_same, expect, until
 from tests.race.world import patched
@@ -343,11 +343,10 @@ async def serving(certs: Path, folder: Path, log: KeptLog) -> AsyncIterator[int]
 
 def _spawner_pids() -> list[int]:
     found = []
-    for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for pid in task.read_text().split():
-            with suppress(OSError):
-                if b"spawner_main.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
+    for pid in children(os.getpid()):
+        with suppress(OSError):
+            if b"spawner_main.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import trio
 
 from client.trio_client import open_client
+from tests.cgroups import find_cgroups
 from tests.harness import Server, eventually, serve
-from tests.host.common import find_cgroups
 from tests.soak import samples, trail
 from tests.soak.actor import Actor
 from tests.soak.callers import TrioCaller
