@@ -46,3 +46,19 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         streams.complain(f"{error.strerror or error}.")
         return exits.Exit.OURS if job_command else exits.Exit.FAILED
+    except Exception as error:  # noqa: BLE001  # a traceback is nothing for people
+        streams.complain(_defect(error))
+        return exits.Exit.OURS if job_command else exits.Exit.SERVER
+
+
+def _defect(error: Exception) -> str:
+    """What is said of an error that nobody has thought of: enough to find it by."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory (ulimit -v)."
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place, trace = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}", trace.tb_next  # noqa: PTH119
+    return (
+        f"this is a defect of worker-service, please report it: {type(error).__name__} at {place} ({error})."
+    )

@@ -355,3 +355,22 @@ def test_a_clock_that_is_none_is_not_believed(told: float) -> None:
     server.say(dataclasses.replace(HELLO, time=told))
     with Client(BlockingLink(server), "fake") as client:
         assert client.server_time() is None
+
+
+def test_a_defect_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A server that tells a time of which no calendar has a name; nobody has thought of that."""
+    odd = dataclasses.replace(JOB, started=1e300)
+
+    def answer(message: Message) -> Iterable[Message]:
+        return [Reply(message.id, codec.to_map(JobReply(odd)))] if isinstance(message, Request) else []
+
+    fake = Client(BlockingLink(FakeServer(answer)), "fake")
+    monkeypatch.setattr("client.cli.flags.connect", lambda *given, **named: fake)
+    assert program.run(["query", "x"]) == Exit.SERVER
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(
+        r"worker-service: this is a defect of worker-service, please report it: "
+        r"OverflowError at render\.py:\d+ \(.*\)\.\n",
+        err,
+    )
