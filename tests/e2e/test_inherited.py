@@ -37,6 +37,7 @@ def parent(*statements: str) -> list[str]:
 def output_of(client: Client, *argv: str) -> str:
     """What a job prints that ends well."""
     job = client.start(argv)
+    eventually(lambda: client.query(job.id).status is not Status.RUNNING, "the job's end")
     with client.stream(job.id) as stream:
         printed = b"".join(piece.data for piece in stream)
     assert stream.job.exit_code == 0, (stream.job, printed)
