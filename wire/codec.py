@@ -13,101 +13,15 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
-
-from .errors import LocalProtocolError, RemoteProtocolError
-
 T = TypeVar("T")
 Decoder = Callable[[Any], Any]
 
-#: How deeply arrays and maps may nest in one payload, fields that we do not know included.
-MAX_DEPTH = 16
-#: The most entries one array or map may have (argv and environment are the large ones).
-MAX_ITEMS = 65_536
-#: The most array and map entries in one payload. Without it, 4 MiB of empty maps become 300 MB here.
-MAX_TOTAL_ITEMS = 262_144
 MAX_UINT = 2**63 - 1
 _SCHEMAS: dict[type, dict[str, tuple[Decoder, bool]]] = {}
 
 
 class InvalidValueError(ValueError):
     """A value does not fit its record; the message names field and reason, and is fit for people."""
-
-
-def pack(value: object) -> bytes:
-    """Encode plain data as msgpack.
-
-    Raises:
-        LocalProtocolError: the value cannot be said in msgpack, or not within the caps.
-    """
-    try:
-        _count(value, MAX_DEPTH)
-        return typing.cast("bytes", msgpack.packb(value, use_bin_type=True))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise LocalProtocolError(f"cannot be encoded: {error}") from error
-
-
-def unpack(payload: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Decode one msgpack map with text keys, in which nothing nests deeper than ``max_depth``.
-
-    Raises:
-        RemoteProtocolError: anything else, or nesting and sizes beyond the caps.
-    """
-    total = 0
-
-    def check_total(container: Any) -> Any:
-        nonlocal total
-        total += len(container)
-        if total > MAX_TOTAL_ITEMS:
-            raise ValueError(f"more than {MAX_TOTAL_ITEMS} items")
-        return container
-
-    # An item takes a byte at least; msgpack would make room at once for an array that is a lie.
-    most = min(MAX_ITEMS, len(payload))
-    try:
-        value = msgpack.unpackb(
-            payload,
-            raw=False,
-            strict_map_key=True,
-            max_array_len=most,
-            max_map_len=most,
-            max_ext_len=0,
-            ext_hook=_refuse_extension,  # max_ext_len lets the empty ones pass
-            list_hook=check_total,
-            object_hook=check_total,
-        )
-        _count(value, max_depth)
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise RemoteProtocolError(f"a payload is not valid msgpack: {reason}") from error
-    if type(value) is not dict or not all(type(key) is str for key in value):
-        raise RemoteProtocolError("a payload must be one map whose keys are text")
-    return value
-
-
-def _refuse_extension(code: int, data: bytes) -> typing.NoReturn:
-    raise ValueError(f"extension type {code}")
-
-
-def _count(value: Any, room: int) -> int:
-    """Count array and map entries; ValueError beyond the caps."""
-    if isinstance(value, dict):
-        children: Any = value.values()
-    elif isinstance(value, list | tuple):
-        children = value
-    else:
-        return 0
-    if room == 0:
-        raise ValueError("nested too deep")
-    total = len(children)
-    if total > MAX_ITEMS:
-        raise ValueError(f"an array or map of {total} items; the most is {MAX_ITEMS}")
-    for child in children:
-        if isinstance(child, dict | list | tuple):
-            total += _count(child, room - 1)
-    if total > MAX_TOTAL_ITEMS:
-        raise ValueError(f"more than {MAX_TOTAL_ITEMS} items")
-    return total
 
 
 def to_map(record: object) -> dict[str, Any]:

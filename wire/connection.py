@@ -7,13 +7,12 @@ role may send. `receive_data` takes bytes, `next_event` gives messages until it 
 that breaks the table ends the connection: LocalProtocolError if we tried to send it,
 RemoteProtocolError if it came in; a server may still say why, with an error of id 0. Credit and
 cancel for an id that has ended are normal, because they cross the final message on the way, and are
-dropped here. Whatever ends the connection ends its requests: no id is open after it.
+DROPPED here. Whatever ends the connection ends its requests: no id is open after it.
 """
 
 import enum
 from typing import Final, TypeAlias
 
-from .codec import MAX_DEPTH
 from .errors import LocalProtocolError, RemoteProtocolError
 from .flow import ReceiveCredit, SendCredit
 from .frames import MAX_FRAME_BYTES, FrameDecoder, encode_frame
@@ -34,6 +33,7 @@ from .messages import (
     encode_message,
     encode_output,
 )
+from .payload import FROM_SERVER, Caps
 
 
 class Role(enum.Enum):
@@ -47,10 +47,12 @@ class Signal(enum.Enum):
     """What `next_event` says when it has no message."""
 
     NEED_DATA = "need data"
+    DROPPED = "dropped"
     CLOSED = "closed"
 
 
 NEED_DATA: Final = Signal.NEED_DATA
+DROPPED: Final = Signal.DROPPED
 CLOSED: Final = Signal.CLOSED
 Event: TypeAlias = Message | Signal
 
@@ -81,15 +83,15 @@ class Connection:
         role: which end.
         max_frame: the largest payload accepted, in bytes. What a client may send, its server's hello
             says; a server may send up to ``MAX_FRAME_BYTES``.
-        max_depth: how deeply what comes in may nest.
+        caps: what may be in each of them.
     """
 
-    def __init__(self, role: Role, *, max_frame: int = MAX_FRAME_BYTES, max_depth: int = MAX_DEPTH) -> None:
+    def __init__(self, role: Role, *, max_frame: int = MAX_FRAME_BYTES, caps: Caps = FROM_SERVER) -> None:
         self.role = role
         self.state = State.EXPECT_HELLO
         self._peer = Role.CLIENT if role is Role.SERVER else Role.SERVER
         self._decoder = FrameDecoder(max_frame)
-        self._max_depth = max_depth
+        self._caps = caps
         self._max_send = MAX_FRAME_BYTES
         self._eof = False
         self._open: dict[int, SendCredit | ReceiveCredit] = {}
@@ -108,6 +110,11 @@ class Connection:
         credit = self._open.get(request_id)
         return credit.available if isinstance(credit, SendCredit) else 0
 
+    @property
+    def next_frame_bytes(self) -> int:
+        """The size of the frame that `next_event` decodes next; 0 if it has not come whole."""
+        return self._decoder.next_frame_bytes
+
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the peer; ``b""`` says that it has closed."""
         if not data:
@@ -118,6 +125,9 @@ class Connection:
     def next_event(self) -> Event:
         """Return the next message, NEED_DATA, or CLOSED after the peer's orderly end.
 
+        DROPPED says that a message came which counts no more: ask again. A peer may send such messages by
+        the hundred thousand, so each call takes one message at most, and its caller can let others go on.
+
         After an error of id 0 nothing more counts: its receiver is told CLOSED, its sender NEED_DATA
         until the peer has closed too, so that it can read on and the error is not lost in a reset.
 
@@ -127,10 +137,9 @@ class Connection:
         if self.state is State.FAILED:
             raise RemoteProtocolError("the connection has already failed")
         try:
-            while self.state is not State.CLOSED and (payload := self._decoder.next_frame()) is not None:
-                message = decode_message(payload, self._max_depth)
-                if self._receive(message):
-                    return message
+            if self.state is not State.CLOSED and (payload := self._decoder.next_frame()) is not None:
+                message = decode_message(payload, self._caps)
+                return message if self._receive(message) else DROPPED
             if not self._eof:
                 return NEED_DATA
             if self.state is not State.CLOSED and self._decoder.buffered:

@@ -68,6 +68,13 @@ class FrameDecoder:
         return payload
 
     @property
+    def next_frame_bytes(self) -> int:
+        """The payload's size of the next frame, if all of it is there; 0 otherwise."""
+        body = self._start + HEADER_BYTES
+        length = int.from_bytes(self._buffer[self._start : body], "big")
+        return length if len(self._buffer) >= body + length else 0
+
+    @property
     def buffered(self) -> int:
         """Bytes received that no returned frame has used up."""
         return len(self._buffer) - self._start

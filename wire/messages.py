@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 from . import codec
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from .frames import frame_of
+from .payload import FROM_SERVER, Caps, pack, unpack
 
 PROTOCOL_VERSION = 1
 #: ``stream`` of an output message: the numbers of the file descriptors, as everywhere on Unix.
@@ -154,7 +155,7 @@ def encode_message(message: Message) -> bytes:
         _build(type(message), plain)
     except codec.InvalidValueError as error:
         raise LocalProtocolError(f"{message.TYPE}: {error}") from None
-    return codec.pack({"type": message.TYPE, **plain})
+    return pack({"type": message.TYPE, **plain})
 
 
 def encode_output(message: Output) -> bytes:
@@ -169,7 +170,7 @@ def encode_output(message: Output) -> bytes:
     except codec.InvalidValueError as error:
         raise LocalProtocolError(f"{message.TYPE}: {error}") from None
     # Its last field is written by hand: a map of five rather than four, the key, and bin 32.
-    head = codec.pack({"type": message.TYPE, **fields})
+    head = pack({"type": message.TYPE, **fields})
     size = len(message.data)
     parts = (b"\x85", head[1:], b"\xa4data", _bin_header(size), message.data)
     return frame_of(*parts)
@@ -182,13 +183,13 @@ def _bin_header(size: int) -> bytes:
     return b"\xc5" + size.to_bytes(2, "big") if size < 2**16 else b"\xc6" + size.to_bytes(4, "big")
 
 
-def decode_message(payload: bytes, max_depth: int = codec.MAX_DEPTH) -> Message:
-    """Build the message that a payload holds, in which nothing nests deeper than ``max_depth``.
+def decode_message(payload: bytes, caps: Caps = FROM_SERVER) -> Message:
+    """Build the message that a payload holds, if that is within the caps.
 
     Raises:
         RemoteProtocolError: not msgpack, not a known type, or a field is missing or does not fit.
     """
-    plain = codec.unpack(payload, max_depth)
+    plain = unpack(payload, caps)
     tag = plain.get("type")
     cls = TYPES.get(tag) if isinstance(tag, str) else None
     if cls is None:

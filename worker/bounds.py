@@ -9,9 +9,9 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter, Token
 
-from wire.codec import MAX_DEPTH
 from wire.frames import MAX_FRAME_BYTES
 from wire.limits import LimitError, parse_bytes
+from wire.payload import MAX_DEPTH
 
 #: The deepest that any request of ours nests: message, params, a record in them, its arrays.
 LEAST_DEPTH: Final = 4

@@ -25,8 +25,11 @@ _MAX_RECORD_BYTES: Final = 2**14 + 256
 #: The most bytes that OpenSSL gets at a time: 64 KiB of KeyUpdate messages, which it takes as one step, cost
 #: 150 ms.
 SIP_BYTES: Final = 4 * 1024
-#: The most steps of a handshake. Ours take two; a long chain of certificates takes some more.
+#: The most steps of a handshake. Ours take two; a chain of certificates takes some more.
 MAX_STEPS: Final = 32
+#: The most bytes that a client may send before its handshake is done. A hello and a certificate take two or
+#: three KiB, and those of two intermediate authorities as much again; a chain of 75 KiB holds up newcomers.
+MAX_BYTES: Final = 8 * 1024
 
 
 def missing_bytes(head: bytes) -> int:
@@ -193,12 +196,16 @@ class Handshake:
             ssl.SSLError: it failed, and the peer was not told yet: see `alert`.
             trio.BrokenResourceError: the connection was cut.
         """
+        size = 0
         for number in range(MAX_STEPS):
+            if size >= MAX_BYTES:
+                raise ssl.SSLError(f"it sent {MAX_BYTES} bytes and more before it was done")
             if number:
                 await self._wait_record()
                 turn = await self._queue.wait_turn(self._source)
             with turn:
                 data = await self._tcp.receive_some(SIP_BYTES)
+                size += len(data)
                 if data:
                     self._parts.incoming.write(data)
                 else:

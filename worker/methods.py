@@ -30,6 +30,7 @@ from wire.jobs import (
 )
 from wire.limits import LimitError
 from wire.messages import STDOUT, Request
+from wire.payload import FROM_LOOKER, FROM_STARTER, Caps
 
 from .audit import Event, Outcome, Trail
 from .blocks import BLOCK_BYTES, Chunk
@@ -149,6 +150,11 @@ def prepare(role: Role, request: Request) -> Prepared:
 def frame_bytes(role: Role, bounds: Bounds) -> int:
     """The largest frame that a client may send: only a start needs a large one."""
     return bounds.max_frame if role in METHODS["start"].roles else min(bounds.max_frame, SMALL_FRAME_BYTES)
+
+
+def frame_caps(role: Role) -> Caps:
+    """What a client's frames may hold: only a start needs large arrays and maps."""
+    return FROM_STARTER if role in METHODS["start"].roles else FROM_LOOKER
 
 
 async def _run(found: Method, params: object, call: Call) -> Answer:

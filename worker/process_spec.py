@@ -20,17 +20,19 @@ def process_spec(
     """Check what the kernel would take wrongly or not at all, and settle the defaults."""
     environment = environment_of(os.environ, user) | (params.env or {})
     cwd = directory if params.cwd is None else params.cwd
-    words = [*params.argv, cwd, *environment, *environment.values()]
+    # In few steps, as there may be 65,000 words.
+    words = b"".join((*params.argv, cwd, *environment, *environment.values()))
+    names = params.env or {}
     problem = None
     if not params.argv or not params.argv[0]:
         problem = "argv must name a program"
-    elif any(b"\0" in word for word in words):
+    elif b"\0" in words:
         problem = "arguments, environment and directory may hold no NUL byte"
-    elif any(not key or b"=" in key for key in params.env or {}):
+    elif b"" in names or b"=" in b"".join(names):
         problem = "the name of an environment variable may be neither empty nor hold '='"
     elif not cwd.startswith(b"/"):
         problem = "cwd must be an absolute path"
-    elif sum(map(len, words)) > most:
+    elif len(words) > most:
         problem = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
     if problem:
         raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")

@@ -39,6 +39,7 @@ from .gate import Gate, Visit
 from .handshake import Turn
 from .hierarchy import open_hierarchies
 from .inherited import FALLBACK
+from .lag import LagWatch
 from .listener import Door, acknowledged_bytes
 from .lobby import Lobby
 from .log import Log
@@ -125,6 +126,7 @@ class Server:
         self._trust = Trust(config.certs, log)
         self._name = f"worker-service/{version('worker-service')}"
         self._sessions: set[Session] = set()
+        self._lag = LagWatch(log)
         self._stop_asked = trio.Event()
         # A connection, a job's pipe and a start under way cost a descriptor each; jobs get the old limit.
         self._descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -194,7 +196,7 @@ class Server:
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
         self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
-        self._log.info("ended")
+        self._log.info("ended", **self._lag.figures())
 
     async def _listen(self) -> list[trio.SocketListener]:
         try:
@@ -264,6 +266,7 @@ class Server:
                             Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where
                         )
                     self._notifier.ready("Serving.")
+                    trio.lowlevel.add_instrument(self._lag)
                     await self._stop_asked.wait()
                     self._notifier.stopping("Stopping the jobs.")
                     gate.drop_all()

@@ -11,6 +11,7 @@ connection and no other.
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -33,7 +34,7 @@ from wire.trio_stream import ByteStream, receive_event
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
 from .log import Log
-from .methods import frame_bytes
+from .methods import frame_bytes, frame_caps
 from .outbox import Outbox, StalledError
 from .registry import Registry
 from .requests import REPLY_BYTES, SEND_BYTES, Requests
@@ -85,7 +86,8 @@ class Session:
         self._max_frame = frame_bytes(identity.role, bounds)
         self.stall = stall
         self._trail = trail
-        self.connection = Connection(Role.SERVER, max_frame=self._max_frame, max_depth=bounds.max_nesting)
+        caps = replace(frame_caps(identity.role), depth=bounds.max_nesting)
+        self.connection = Connection(Role.SERVER, max_frame=self._max_frame, caps=caps)
         self.identity = identity
         self.registry = registry
         self._stream = stream
@@ -196,7 +198,9 @@ class Session:
             if self._ending:
                 self._reading.cancel()
             try:
-                while (event := await receive_event(self._stream, self.connection)) is not Signal.CLOSED:
+                while (
+                    event := await receive_event(self._stream, self.connection, self.turn)
+                ) is not Signal.CLOSED:
                     await self._take(event, calls)
             except RemoteProtocolError as error:
                 self._log.warning(

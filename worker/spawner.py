@@ -241,8 +241,9 @@ class Spawner:
         body = json.dumps(
             {
                 "job": job_id,
-                "argv": [_text(argument) for argument in spec.argv],
-                "env": {_text(key): _text(value) for key, value in spec.env.items()},
+                # None holds a NUL, so that thousands of words are one text.
+                "argv": _text(b"\0".join(spec.argv)),
+                "env": _text(b"\0".join(name + b"=" + value for name, value in spec.env.items())),
                 "cwd": _text(spec.cwd),
                 "user": spec.user and spec.user.credentials(),
                 "merge": spec.merge,

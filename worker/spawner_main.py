@@ -259,8 +259,9 @@ class Spawner:
             step = "cwd"
             os.chdir(encode(request["cwd"]))
             step = "exec"
-            env = {encode(key): encode(value) for key, value in request["env"].items()}
-            argv = [encode(argument) for argument in request["argv"]]
+            words = encode(request["env"]).split(b"\0") if request["env"] else []
+            env = dict(word.split(b"=", 1) for word in words)
+            argv = encode(request["argv"]).split(b"\0")
             execute(argv, env)
         except OSError as error:
             os.write(exec_write, json.dumps({"step": step, "errno": error.errno}).encode())

@@ -37,7 +37,7 @@ class ServerWebSocket:
         self._stream = stream
         self._protocol = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
         self._sending = trio.Lock()
-        self._message = bytearray()
+        self._message_bytes = 0  # of the message that is coming in
         self._ping: wsproto.events.Ping | None = None  # to be answered by whoever sends
         self._ended = False
         #: Why the client's request was refused, once it was.
@@ -79,19 +79,19 @@ class ServerWebSocket:
             await self._send(wsproto.events.BytesMessage(message))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return one message, whatever its size, or ``b""`` after an orderly close."""
-        del max_bytes  # a message comes whole; its size is bounded here
+        """Return what has come of a message, or ``b""`` after an orderly close."""
+        del max_bytes  # a piece is at most what was read at a time
         while not self._ended:
             event = await self._next_event()
             match event:
                 case wsproto.events.BytesMessage(data=data, message_finished=finished):
-                    self._message += data
-                    if len(self._message) > MAX_MESSAGE_BYTES:
+                    self._message_bytes += len(data)
+                    if self._message_bytes > MAX_MESSAGE_BYTES:
                         raise await self._fail(_TOO_BIG, f"a message holds at most {MAX_MESSAGE_BYTES} bytes")
-                    # An empty message carries no frame; returned as it is, it would read as the end.
-                    if finished and self._message:
-                        message, self._message = bytes(self._message), bytearray()
-                        return message
+                    if finished:
+                        self._message_bytes = 0
+                    if data:  # an empty piece would read as the end
+                        return bytes(data)
                 case wsproto.events.TextMessage():
                     raise await self._fail(_NOT_BINARY, "only binary messages")
                 case wsproto.events.Ping() as ping:

@@ -5,8 +5,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.abuse.figures import ALONE, FLOOD, INSIDERS, flood, insider
+from tests.abuse.figures import ALONE, FLOOD, INSIDERS, flood, frames, insider
+from tests.abuse.frames import KINDS
 from tests.harness import serve
+
+#: Of one identity, each of which sends the same.
+CONNECTIONS = 256
 
 
 def main(seconds: float) -> None:
@@ -25,6 +29,17 @@ def main(seconds: float) -> None:
         for kind in INSIDERS:
             with serve(certs) as server:
                 _say(f"a client with a certificate, {kind}: {insider(server, kind, seconds)}")
+        for identity in ("user", "admin"):
+            for kind in (*KINDS, "ws-cancels", "ws-partial"):
+                with serve(certs) as server:
+                    figures = frames(server, kind, identity, CONNECTIONS, seconds)
+                    server.end()
+                    told = server.logged("ended")
+                    longest = "longest round {longest_round_ms} ms, {longest_round_cpu_ms} of CPU".format(
+                        **told
+                    )
+                    longest += f" ({told['longest_round_cpu_ms']} of CPU)"
+                    _say(f"{CONNECTIONS} connections of a {identity}, {kind}: {figures}, {longest}")
 
 
 def _say(line: str) -> None:

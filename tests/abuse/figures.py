@@ -132,3 +132,9 @@ def asking(
     """Measure while one identity asks for something over many connections, as `tests.abuse.asking` says."""
     arguments = (what, str(connections), str(server.port), str(server.certs), "JOB", f"{seconds:g}")
     return measure(server, "tests.abuse.asking", *arguments, argv=argv)
+
+
+def frames(server: Server, kind: str, identity: str, connections: int, seconds: float) -> Figures:
+    """Measure while a client sends what costs much to read, as `tests.abuse.frames` says."""
+    arguments = (kind, identity, str(connections), str(server.port), str(server.certs), "JOB", f"{seconds:g}")
+    return measure(server, "tests.abuse.frames", *arguments)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wire import codec, frames, jobs, messages
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from wire.limits import Limits
+from wire.payload import pack, unpack
 
 RECORDS: tuple[type, ...] = (
     *(value for value in vars(jobs).values() if dataclasses.is_dataclass(value) and isinstance(value, type)),
@@ -32,7 +33,7 @@ def packed(value: object) -> bytes:
 
 @given(st.sampled_from(RECORDS).flatmap(st.from_type))
 def test_any_record_survives_the_wire(record: object) -> None:
-    assert codec.from_map(type(record), codec.unpack(codec.pack(codec.to_map(record)))) == record
+    assert codec.from_map(type(record), unpack(pack(codec.to_map(record)))) == record
 
 
 @given(st.one_of(*map(st.from_type, messages.TYPES.values())))
@@ -134,14 +135,14 @@ def test_what_does_not_fit_is_named(record: type, plain: dict[str, Any], sentenc
 )
 def test_payloads_beyond_the_rules_are_refused(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        codec.unpack(payload)
+        unpack(payload)
 
 
 def test_payloads_within_the_caps_are_taken() -> None:
-    assert codec.unpack(packed(nested(16))) == nested(16)
+    assert unpack(packed(nested(16))) == nested(16)
     large: list[object] = [[0] * 65_536, {str(i): 0 for i in range(65_536)}, [[{}] * 65_534] * 4]
     for value in large:
-        assert codec.unpack(codec.pack({"x": value})) == {"x": value}
+        assert unpack(pack({"x": value})) == {"x": value}
 
 
 def test_four_megabytes_of_tiny_maps_stay_small_here() -> None:
@@ -150,7 +151,7 @@ def test_four_megabytes_of_tiny_maps_stay_small_here() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(RemoteProtocolError, match="more than 262144 items"):
-            codec.unpack(payload)
+            unpack(payload)
         assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
     finally:
         tracemalloc.stop()
@@ -161,7 +162,7 @@ def test_headers_of_absent_arrays_reserve_no_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(RemoteProtocolError):
-            codec.unpack(payload)
+            unpack(payload)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -181,7 +182,7 @@ def test_headers_of_absent_arrays_reserve_no_memory() -> None:
 )
 def test_what_the_peer_would_refuse_is_not_sent(value: object) -> None:
     with pytest.raises(LocalProtocolError):
-        codec.pack(value)
+        pack(value)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from wire.connection import NEED_DATA, Connection, Role
+from wire.connection import NEED_DATA, Connection, Role, Signal
 from wire.errors import ErrorCode
 from wire.messages import (
     STDERR,
@@ -155,6 +155,8 @@ class Conversation(RuleBasedStateMachine):
         del self.to_server[:amount]
         while (event := self.server.next_event()) is not NEED_DATA:
             match event:
+                case Signal.DROPPED:
+                    pass
                 case Request(id_, credit=credit):
                     found = self.at_server[id_] = self.at_client[id_]
                     found.arrived += credit

@@ -12,6 +12,7 @@ from wire.connection import CLOSED, NEED_DATA, Connection, Role
 from wire.errors import ErrorCode
 from wire.limits import Limits
 from wire.messages import Cancel, Credit, Failure, Gap, Hello, Message, Output, Ping, Pong, Reply, Request
+from wire.payload import FROM_LOOKER, FROM_STARTER, MAX_DEPTH, MAX_ITEMS, MAX_TOTAL_ITEMS
 
 PAGE: Final = (Path(__file__).parents[2] / "wire" / "PROTOCOL.md").read_text()
 JOB = jobs.JobStatus(
@@ -155,8 +156,10 @@ def test_the_values_are_listed() -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        codec.MAX_ITEMS,
-        codec.MAX_TOTAL_ITEMS,
+        MAX_ITEMS,
+        MAX_TOTAL_ITEMS,
+        FROM_STARTER.total,
+        FROM_LOOKER.total,
         frames.MAX_FRAME_BYTES,
         frames.MAX_FRAME_BYTES + frames.HEADER_BYTES,
         flow.MAX_CREDIT,
@@ -165,4 +168,6 @@ def test_the_values_are_listed() -> None:
 )
 def test_the_numbers_are_the_codes_own(number: int) -> None:
     assert f"{number:,}" in PAGE
-    assert f"nest at most {codec.MAX_DEPTH} deep" in PAGE
+    assert f"nest at most {MAX_DEPTH} deep" in PAGE
+    assert f"at most {FROM_STARTER.containers} arrays and maps" in PAGE
+    assert f"at most {FROM_LOOKER.items}, and all have" in PAGE

@@ -18,6 +18,7 @@ from tests.harness import PATIENCE
 from tests.worker.common import Woken
 from worker.handshake import (
     HEADER_BYTES,
+    MAX_BYTES,
     MAX_STEPS,
     SIP_BYTES,
     Handshake,
@@ -191,6 +192,21 @@ async def test_a_handshake_of_crumbs_has_an_end(shared_certificates: Path) -> No
         handshake.close()
     with trio.fail_after(PATIENCE):
         (await queue.wait_turn("b")).end()
+
+
+async def test_a_handshake_of_many_bytes_has_an_end(shared_certificates: Path) -> None:
+    """As if of a long chain of certificates: records that OpenSSL waits to have the rest of."""
+    queue = HandshakeQueue()
+    handshake_bytes = b"\x01" + (65_000).to_bytes(3, "big") + bytes(MAX_BYTES)
+    with connected() as (tcp, there), trio.fail_after(PATIENCE):
+        handshake = Handshake(tcp, server_context(shared_certificates), queue, "a")
+        for begin in range(0, MAX_BYTES, SIP_BYTES // 2):
+            part = handshake_bytes[begin : begin + SIP_BYTES // 2]
+            there.sendall(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part)
+        turn = await queue.wait_turn("a")
+        with pytest.raises(ssl.SSLError, match="bytes and more before it was done"):
+            await handshake.run(turn)
+        handshake.close()
 
 
 async def test_a_turn_ends_whatever_becomes_of_its_step(shared_certificates: Path) -> None:
