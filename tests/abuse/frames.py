@@ -139,7 +139,7 @@ class Flooder:
                 connection.receive_data(heard)
             if not isinstance(hello := connection.next_event(), Signal):
                 assert isinstance(hello, Hello)
-                return hello.max_frame
+                return hello.max_frame  # noqa: ASYNC910  # it has received it
             heard = await _some(tls)
 
     async def _read(self, tls: trio.SSLStream[trio.SocketStream], ended: Callable[[], None]) -> None:
