@@ -20,7 +20,7 @@ def demonstrate(folder: Path, before: str = "pass") -> tuple[int, list[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=5 * PATIENCE,
         check=False,
     )
     assert list(folder.iterdir()) == []
