@@ -1,5 +1,6 @@
 """Owns the `serve` command; mounting it imports no Trio."""
 
+import errno
 import logging
 import os
 import sys
@@ -129,7 +130,8 @@ def serve(
         return _fail(f"--job-user {job_user!r:.60} names no user of this host: check the name.", EXIT_SERVER)
     permits = {NEW_PRIVILEGES: allow_new_privileges, CORE_DUMPS: allow_core_dumps}
     folder = spill_dir or default_folder()
-    spill_flag = "--spill-dir" if spill_dir else _source("--spill-dir", "TMPDIR", str(folder))
+    default_spill = _source("the default of --spill-dir,", "TMPDIR", str(folder))
+    spill_flag = "--spill-dir" if spill_dir else default_spill
     certs_flag = _source("--certs", "WORKER_SERVICE_CERTS", str(certs))
     try:
         folder = inherited.absolute(spill_flag, folder)
@@ -150,7 +152,7 @@ def serve(
     except (LimitError, RelativePathError) as error:
         return _fail(str(error), 2)
     except OSError as error:
-        return _fail(f"{spill_flag} {str(folder)!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
+        return _fail(_unwritable(spill_flag, str(folder), error), EXIT_SERVER)
     config = Config(
         host.strip("[]"),
         int(port),
@@ -182,7 +184,7 @@ def serve(
         try:
             audit_log = None if audit is None else Audit(audit, log, required=audit_required)
         except OSError as error:
-            return _fail(f"--audit {audit!r} cannot be written to: {error.strerror}.", EXIT_SERVER)
+            return _fail(_unwritable("--audit", audit or "", error), EXIT_SERVER)
         trio.run(Server(config, log, Trail(audit_log), Notifier.from_environment()).run)
     except Exception as error:
         match cause := only(error):
@@ -203,6 +205,15 @@ def serve(
             audit_log.close()
         stderr.close()
     return 0
+
+
+def _unwritable(source: str, path: str, error: OSError) -> str:
+    """Why something cannot be written to: its own fault, or that of all."""
+    from .lacks import lack_of
+
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return lack_of(error) or str(error)
+    return f"{source} {path!r} cannot be written to: {error.strerror}."
 
 
 def _source(flag: str, variable: str, value: str) -> str:
