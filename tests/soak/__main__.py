@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import trio
@@ -55,6 +56,7 @@ class Soak:
         self._mixture = max(LEAST, min(share - BESIDES, LONGEST))
         self._table = [HEAD]
         self._totals = [0, 0, 0, 0]
+        self._told: Counter[str] = Counter()
 
     def run(self) -> bool:
         """Run until the time is over; whether all went well."""
@@ -94,6 +96,7 @@ class Soak:
             shutil.rmtree(folder)
         for index, count in enumerate((*result.counts, result.audit_lines)):
             self._totals[index] += count
+        self._told += result.told
         self._table.append(row(f"{number} {setting.name}", result.counts, result.samples, result.rest))
         say(self._table[-1])
         return True
@@ -119,6 +122,8 @@ class Soak:
             self._chosen[number % len(self._chosen)].name
             for number in range((self._asked.phase or 0) + len(self._table))
         ]
+        for message, count in self._told.most_common():
+            say(f"the servers' logs have {count} times: {message}")
         ours = memory_of(os.getpid()) // MIB
         draw(self._out / "samples.csv", names, self._out / "soak.png")
         say(f"not reached in this time: {', '.join(missed)}" if missed else "every budget was reached")

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import trio
 from client.trio_client import open_client
 from tests.cgroups import find_cgroups
 from tests.harness import Server, eventually, serve
-from tests.soak import samples, trail
+from tests.soak import logged, samples, trail
 from tests.soak.actor import Actor
 from tests.soak.callers import TrioCaller
 from tests.soak.crew import PATIENCE, Crew, renew
@@ -51,6 +52,7 @@ class Result:
         samples: of its server.
         rest: what its server held at rest; see `Settling.measure`.
         audit_lines: how many were checked.
+        told: how often the server's log had each warning and error.
     """
 
     setting: Setting
@@ -58,6 +60,7 @@ class Result:
     samples: list[samples.Sample]
     rest: tuple[int, ...]
     audit_lines: int
+    told: Counter[str]
 
 
 class Phase:
@@ -112,6 +115,7 @@ class Phase:
             with self._server("audit.log") as server, last_resort(server, self._longest):
                 await self._serve(server)
             self._check_host(server)
+            told = logged.check(server.log)
             killed = self._setting.ending is Ending.KILL
             lines = trail.check(self._folder / "audit.log", self._model, killed=killed)
         except (DefectError, AssertionError) as error:
@@ -120,7 +124,7 @@ class Phase:
             self._watch.close()
         jobs = len(self._model.jobs)
         counts = (jobs, self._watch.count, self._watch.bytes)
-        return Result(self._setting, counts, self._samples, self._rest, lines)
+        return Result(self._setting, counts, self._samples, self._rest, lines, told)
 
     @contextmanager
     def _server(self, audit: str, port: int = 0) -> Iterator[Server]:

@@ -31,7 +31,7 @@ REST_SECONDS = 20.0 * SLOW
 #: and what its connections buffer.
 SLACK_MIB = 160
 #: Descriptors and threads that a server at rest, without jobs, may have above what it had at its start.
-SLACK_DESCRIPTORS, SLACK_THREADS = 12, 12
+SLACK_DESCRIPTORS, SLACK_THREADS = 16, 12
 
 
 async def each(items: Iterable[T], do: Callable[[T], Awaitable[object]], lanes: int = LANES) -> None:

@@ -1,0 +1,34 @@
+"""Owns what a server's log may say in a soak: which errors are our doing, and how often it warned."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from tests.soak.follow import expect
+
+#: Errors that the soak provokes: it kills spawners, writes bad certificates, and fills the room for output.
+PROVOKED = frozenset(
+    {
+        "the spawner died; its jobs are lost and a new one starts",
+        "certificates were not reloaded; the old ones stay",
+        "the room for output on the disk is used up",
+    }
+)
+#: Warnings that nothing here provokes.
+UNPROVOKED = frozenset({"a client broke the protocol", "a library had something to say"})
+
+
+def check(lines: Iterable[dict[str, Any]]) -> Counter[str]:
+    """Check a log; return how often each warning and error came.
+
+    Raises:
+        DefectError: there is one that nothing here provokes.
+    """
+    told: Counter[str] = Counter()
+    for line in lines:
+        level, message = line.get("level"), str(line.get("message"))
+        if level in ("warning", "error"):
+            told[message] += 1
+            expect(level == "warning" or message in PROVOKED, f"the server's log has an error: {line}")
+            expect(message not in UNPROVOKED, f"the server's log has a warning: {line}")
+    return told
