@@ -26,6 +26,7 @@ from wire.messages import STDERR, STDOUT
 
 from .ceilings import notes
 from .cgroup import JobCgroup
+from .gradual import GradualEvent
 from .hierarchy import Hierarchies
 from .log import Log
 from .output import OutputLog
@@ -83,7 +84,7 @@ class Job:
     ended_at: float | None = None
     end: Exit | None = None
     cause: Cause | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
+    ended: GradualEvent = field(default_factory=GradualEvent)
     _processes: JobCgroup | ProcessTree | None = None
     _usage: Usage | None = None
     _shortened: tuple[str, ...] = ()
