@@ -93,7 +93,7 @@ def test_a_server_that_greets_and_is_silent_is_no_way_back(monkeypatch: pytest.M
     monkeypatch.setattr("client.resume.STEADY_SECONDS", 0)
     links = [BlockingLink(FakeServer(lambda message: [])) for _ in range(100)]
     left = iter(links)
-    with blocking.Client(next(left), "fake:1", dial=lambda: next(left), patience=0.3) as client:
+    with blocking.Client(next(left), "fake:1", dial=lambda: next(left), patience=1) as client:
         with pytest.raises(CutError, match="no longer answers"):
             client.query("x")
         used = [link for link in links if link.server.heard]

@@ -237,7 +237,7 @@ async def test_patience_has_an_end(kind: str) -> None:
 
 async def test_a_server_that_only_greets_is_given_up_too(kind: str) -> None:
     servers = [cutting() for _ in range(100)]
-    async with redialling(kind, servers, patience=0.4) as client:
+    async with redialling(kind, servers, patience=1) as client:
         with pytest.raises(CutError):
             await read(client)
     assert 2 < sum(bool(server.heard) for server in servers) < 10

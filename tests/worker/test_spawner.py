@@ -355,11 +355,12 @@ async def test_spawns_just_after_the_death_are_lost_or_served(spawner: Spawner) 
 async def test_a_hung_spawner_is_replaced_and_the_cgroups_stay(
     spawner: Spawner, hierarchies: Hierarchies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spawner_module, "LINK_DEADLINE", 0.05)
     first = spawner.pid
     os.kill(first, signal.SIGSTOP)
-    with trio.fail_after(PATIENCE / 4), pytest.raises(SpawnError, match="lost"):
-        await start(spawner, "true", *["x" * 120_000] * 10)
+    with monkeypatch.context() as patch, trio.fail_after(PATIENCE / 4):
+        patch.setattr(spawner_module, "LINK_DEADLINE", 0.05)
+        with pytest.raises(SpawnError, match="lost"):
+            await start(spawner, "true", *["x" * 120_000] * 10)
     with trio.fail_after(PATIENCE / 4):
         cgroup = JobCgroup(hierarchies, "job", Limits(pids=5))
         child = await start(spawner, "true", cgroup=cgroup)
