@@ -97,7 +97,9 @@ class Soak:
         for index, count in enumerate((*result.counts, result.audit_lines)):
             self._totals[index] += count
         self._told += result.told
-        self._table.append(row(f"{number} {setting.name}", result.counts, result.samples, result.rest))
+        self._table.append(
+            row(f"{number} {setting.name}", result.counts, result.samples, result.rest, result.round_ms)
+        )
         say(self._table[-1])
         return True
 

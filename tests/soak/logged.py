@@ -18,6 +18,12 @@ PROVOKED = frozenset(
 UNPROVOKED = frozenset({"a client broke the protocol", "a library had something to say"})
 
 
+def longest_round(lines: Iterable[dict[str, Any]]) -> float | None:
+    """The most processor time of a round of the event loop, in ms; None if the server was killed."""
+    found = [line["longest_round_cpu_ms"] for line in lines if "longest_round_cpu_ms" in line]
+    return float(found[-1]) if found else None
+
+
 def check(lines: Iterable[dict[str, Any]]) -> Counter[str]:
     """Check a log; return how often each warning and error came.
 

@@ -53,6 +53,7 @@ class Result:
         rest: what its server held at rest; see `Settling.measure`.
         audit_lines: how many were checked.
         told: how often the server's log had each warning and error.
+        round_ms: see `logged.longest_round`.
     """
 
     setting: Setting
@@ -61,6 +62,7 @@ class Result:
     rest: tuple[int, ...]
     audit_lines: int
     told: Counter[str]
+    round_ms: float | None
 
 
 class Phase:
@@ -124,7 +126,8 @@ class Phase:
             self._watch.close()
         jobs = len(self._model.jobs)
         counts = (jobs, self._watch.count, self._watch.bytes)
-        return Result(self._setting, counts, self._samples, self._rest, lines, told)
+        longest = logged.longest_round(server.log)
+        return Result(self._setting, counts, self._samples, self._rest, lines, told, longest)
 
     @contextmanager
     def _server(self, audit: str, port: int = 0) -> Iterator[Server]:

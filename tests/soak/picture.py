@@ -32,6 +32,7 @@ COLUMNS = (
     "descriptors, threads at rest",
     "CPU at most",
     "query, ms: median, most",
+    "longest round of the loop, CPU ms",
 )
 HEAD = f"| {' | '.join(COLUMNS)} |\n{'| --- ' * len(COLUMNS)}|"
 
@@ -72,7 +73,13 @@ def draw(path: Path, names: Sequence[str], out: Path) -> None:
     plt.close(figure)
 
 
-def row(name: str, counts: Sequence[int], samples: Sequence[Sample], rest: Sequence[int]) -> str:
+def row(
+    name: str,
+    counts: Sequence[int],
+    samples: Sequence[Sample],
+    rest: Sequence[int],
+    round_ms: float | None,
+) -> str:
     """A phase's line of the table.
 
     Args:
@@ -80,6 +87,7 @@ def row(name: str, counts: Sequence[int], samples: Sequence[Sample], rest: Seque
         counts: jobs, operations, and bytes checked.
         samples: taken in it.
         rest: MiB at the start, at most and at rest, descriptors and threads at rest; nothing if it had none.
+        round_ms: the longest round of the event loop, in ms of processor time; None if that is not known.
     """
     jobs, operations, size = counts
     waits = [each.wait for each in samples if each.wait is not None] or [0.0]
@@ -88,5 +96,5 @@ def row(name: str, counts: Sequence[int], samples: Sequence[Sample], rest: Seque
     cpu = max((each.cpu for each in samples), default=0)
     return (
         f"| {name} | {jobs} | {operations} | {size / 1e6:.0f} | {memory} | {held} | {cpu:.0%} "
-        f"| {statistics.median(waits):.0f}, {max(waits):.0f} |"
+        f"| {statistics.median(waits):.0f}, {max(waits):.0f} | {'-' if round_ms is None else round_ms} |"
     )
