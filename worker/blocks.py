@@ -105,14 +105,13 @@ class Block:
         """
         position = offset - self.start
         run = bisect_right(self.positions, position) - 1
-        while only is not None and self.streams[run] != only:
-            run += 1
-            if run == len(self.streams):
+        if only is not None and self.streams[run] != only:
+            if (run := self.streams.find(only, run)) < 0:
                 return None
             position = self.positions[run]
         after = self.run_end(run)
         # Runs of one stream that only time parts go together.
-        while after < len(self.data) and self.streams[run + 1] == self.streams[run]:
+        while after < min(len(self.data), position + most) and self.streams[run + 1] == self.streams[run]:
             run += 1
             after = self.run_end(run)
         after = min(after, position + most)

@@ -229,7 +229,7 @@ async def stream(call: Call, params: StreamParams) -> Answer:
         raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
     job = call.registry.find(params.id)
     log = job.output
-    start = await find_start(log, params)
+    start = await find_start(log, params, call.turn)
     end = None if params.follow else log.size
     with (
         log.subscribe() as doorbell,

@@ -150,6 +150,16 @@ class OutputLog:
             return self._blocks[-1]
         return self._blocks[bisect_right(self._blocks, offset, key=lambda block: block.start) - 1]
 
+    def block_at_hand(self, offset: int) -> Block | None:
+        """The block that holds a byte which is not gone, if memory or the page cache has it."""
+        if block := self.block_in_memory(offset):
+            return block
+        assert self.on_disk is not None  # noqa: S101  # as the byte is nowhere else
+        try:
+            return self.on_disk.cached(offset)
+        except OSError:  # `block_at` will tell
+            return None
+
     def start_of(self, when: float) -> int:
         """The offset of the last block that begins before a Unix time, or where the log begins."""
         if self._blocks and self._blocks[0].whens[0] < when:

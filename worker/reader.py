@@ -19,6 +19,8 @@ from .windows import WINDOW_BYTES, WINDOWS_AHEAD, Window, Windows
 
 #: How long what was read ahead is kept for a client that takes nothing, in seconds.
 KEEP_SECONDS = 1.0
+#: After so many blocks without a byte of the stream that is read, others have their turn.
+TAKE_BLOCKS = 64
 
 
 class Reader:
@@ -86,7 +88,7 @@ class Reader:
             await self.pause(self._room)
             if (piece := self._take(most)) is not None:
                 return piece
-            if not await self._fetch():
+            if self._block() is None and not await self._fetch():
                 async with self._alone:
                     await self._room()
                     if (piece := await self._take_alone(most)) is not None:
@@ -115,19 +117,25 @@ class Reader:
                 self._next.popleft().close()
 
     def _take(self, most: int) -> Chunk | Missing | None:
-        """What can be had at once."""
-        log = self._log
-        while not self.at_end:
-            if gone := log.missing(self.offset):
+        """What can be had at once, unless there is none of the stream that is read in TAKE_BLOCKS blocks."""
+        for _ in range(TAKE_BLOCKS):
+            if self.at_end:
+                break
+            if gone := self._log.missing(self.offset):
                 return self._lost(gone)
-            block = log.block_in_memory(self.offset)
-            if block is not None:
-                self.close()
-            elif (block := self._at_hand()) is None:
-                return None
+            if (block := self._block()) is None:
+                break
             if piece := self._take_of(block, most):
                 return piece
         return None
+
+    def _block(self) -> Block | None:
+        """The block in which we are, if it is in memory or in our window."""
+        block = self._log.block_in_memory(self.offset)
+        if block is None:
+            return self._at_hand()
+        self.close()
+        return block
 
     async def _take_alone(self, most: int) -> Chunk | Missing | None:
         """What one block has for us, wherever it is; it is let go after that."""

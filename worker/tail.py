@@ -1,25 +1,41 @@
-"""Owns where a stream begins: at an offset, at the last bytes or lines, or at a time."""
+"""Owns where a stream begins: at an offset, at the last bytes or lines, or at a time.
+
+To look back through a long log is costly, so it is done in steps of some STEP bytes, each at a turn: however
+many clients look back at the same time, nobody else waits for longer than one step takes.
+"""
+
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from wire.jobs import StreamParams
 
-from .blocks import RUN_SECONDS, Block
+from .blocks import BLOCK_BYTES, RUN_SECONDS, Block
 from .output import Missing, OutputLog
 
+#: How much is looked through in one step. Besides its bytes, a block weighs so many, and so has each of its
+#: runs if these have to be told apart: to look at one takes as long as to look through so many bytes.
+STEP, BLOCK_WEIGHT, RUN_WEIGHT = BLOCK_BYTES, 4096, 64
+#: In so few bytes newlines are looked for one by one.
+FEW_BYTES = 64
 
-async def find_start(log: OutputLog, params: StreamParams) -> int:
+
+async def find_start(
+    log: OutputLog, params: StreamParams, turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+) -> int:
     """Return the offset at which a stream begins.
 
     Args:
         log: the job's output.
         params: what was asked for; checked before.
+        turn: waits for the turn to take a step.
     """
     await trio.lowlevel.checkpoint()
     if params.tail_lines is not None:
-        return await _before(log, _Lines(params.tail_lines), params.stream)
+        return await _before(log, _Lines(params.tail_lines), params.stream, turn)
     if params.tail_bytes is not None:
-        return await _before(log, _Bytes(params.tail_bytes), params.stream)
+        return await _before(log, _Bytes(params.tail_bytes), params.stream, turn)
     if params.since is not None:
         return await _since(log, params.since)
     return params.offset
@@ -59,28 +75,61 @@ class _Lines:
         if count < self._left:
             self._left -= count
             return None
-        found = after
-        for _ in range(self._left):
-            found = data.rfind(b"\n", begin, found)
-        return found + 1
+        return _nth_last_newline(data, begin, after, self._left) + 1
 
 
-async def _before(log: OutputLog, count: _Bytes | _Lines, only: int | None) -> int:
+def _nth_last_newline(data: bytes | bytearray, begin: int, end: int, n: int) -> int:
+    """Where in ``data[begin:end]`` the n-th newline from its end is; there are as many."""
+    while end - begin > FEW_BYTES:
+        middle = (begin + end) // 2
+        count = data.count(b"\n", middle, end)
+        if count >= n:
+            begin = middle
+        else:
+            n, end = n - count, middle
+    for _ in range(n):
+        end = data.rfind(b"\n", begin, end)
+    return end
+
+
+async def _before(
+    log: OutputLog, count: _Bytes | _Lines, only: int | None, turn: Callable[[], Awaitable[None]]
+) -> int:
     """Go back from the log's end, over one stream or both, until a count is full."""
     await trio.lowlevel.checkpoint()
     offset = log.size
+    read: Block | None = None  # from the disk
     while offset > log.dropped:
-        block = await log.block_at(offset - 1)
-        if isinstance(block, Missing):
+        await turn()
+        left = STEP
+        while left > 0 and offset > log.dropped:
+            block, read = read or log.block_at_hand(offset - 1), None
+            if block is None:
+                break
+            position = _position(block, count, only, offset - block.start)
+            if position is not None:
+                return block.start + position
+            offset = block.start
+            left -= BLOCK_WEIGHT + len(block.data) + (len(block.streams) * RUN_WEIGHT if only else 0)
+        else:
+            continue
+        found = await log.block_at(offset - 1)
+        if isinstance(found, Missing):
             return offset
-        for run in range(len(block.streams) - 1, -1, -1):
-            begin, end = block.positions[run], min(block.run_end(run), offset - block.start)
-            if begin < end and only in (None, block.streams[run]):
-                position = count.position(block.data, begin, end)
-                if position is not None:
-                    return block.start + position
-        offset = block.start
+        read = found
     return log.dropped
+
+
+def _position(block: Block, count: _Bytes | _Lines, only: int | None, end: int) -> int | None:
+    """Where in a block's first ``end`` bytes a count is full, from their end on."""
+    if only is None:
+        return count.position(block.data, 0, end)
+    for run in range(len(block.streams) - 1, -1, -1):
+        if block.streams[run] == only:
+            begin, stop = block.positions[run], min(block.run_end(run), end)
+            if begin < stop and (position := count.position(block.data, begin, stop)) is not None:
+                return position
+    return None
 
 
 async def _since(log: OutputLog, when: float) -> int:
@@ -92,7 +141,5 @@ async def _since(log: OutputLog, when: float) -> int:
     block = await log.block_at(offset)
     if not isinstance(block, Block):
         return offset
-    for run, began in enumerate(block.whens):
-        if began + RUN_SECONDS > when:
-            return block.start + block.positions[run]
-    return block.end
+    run = bisect_right(block.whens, when, key=lambda began: began + RUN_SECONDS)
+    return block.start + block.positions[run] if run < len(block.whens) else block.end
