@@ -124,12 +124,21 @@ def _position(block: Block, count: _Bytes | _Lines, only: int | None, end: int) 
     """Where in a block's first ``end`` bytes a count is full, from their end on."""
     if only is None:
         return count.position(block.data, 0, end)
-    for run in range(len(block.streams) - 1, -1, -1):
-        if block.streams[run] == only:
-            begin, stop = block.positions[run], min(block.run_end(run), end)
-            if begin < stop and (position := count.position(block.data, begin, stop)) is not None:
-                return position
-    return None
+    stops = (*block.positions[1:], len(block.data))
+    spans = [
+        (begin, min(stop, end))
+        for begin, stop, stream in zip(block.positions, stops, block.streams, strict=True)
+        if stream == only and begin < end
+    ]
+    mine = b"".join([block.data[begin:stop] for begin, stop in spans])
+    position = count.position(mine, 0, len(mine)) if spans else None
+    if position is None:
+        return None
+    for begin, stop in spans:
+        if position <= stop - begin:
+            return begin + position
+        position -= stop - begin
+    return end
 
 
 async def _since(log: OutputLog, when: float) -> int:
