@@ -6,16 +6,17 @@ run a part. The exit code says whether all went well; the last lines sum up what
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import trio
 
+from tests.harness import PATIENCE
 from wire.limits import parse_limits
 from worker.ceilings import LimitRefusedError, check_enforceable
 from worker.cgroup import JobCgroup
@@ -30,7 +31,7 @@ SPINNER = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    
 Enter = Callable[[], None]
 
 
-@contextmanager
+@contextlib.contextmanager
 def half() -> Iterator[Enter]:
     """Half a CPU for all processes together, by a cgroup's quota: they stop for a part of each 0.1 s."""
     with open_hierarchies() as hierarchies:
@@ -48,24 +49,28 @@ def half() -> Iterator[Enter]:
             trio.run(cgroup.remove)
 
 
-@contextmanager
+@contextlib.contextmanager
 def pinned() -> Iterator[Enter]:
     """One CPU: what runs beside each other elsewhere takes turns."""
     cpu = max(os.sched_getaffinity(0))
     yield lambda: os.sched_setaffinity(0, {cpu})
 
 
-@contextmanager
+@contextlib.contextmanager
 def busy() -> Iterator[Enter]:
     """As many processes that never sleep as there are CPUs."""
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for _ in os.sched_getaffinity(0):
             spinner = stack.enter_context(subprocess.Popen([sys.executable, "-I", "-S", "-c", SPINNER]))
             stack.callback(spinner.kill)
         yield lambda: None
 
 
-MODES: dict[str, Callable[[], AbstractContextManager[Enter]]] = {"half": half, "pinned": pinned, "busy": busy}
+MODES: dict[str, Callable[[], contextlib.AbstractContextManager[Enter]]] = {
+    "half": half,
+    "pinned": pinned,
+    "busy": busy,
+}
 
 
 def say(line: str) -> None:
@@ -87,7 +92,10 @@ def run_tests(enter: Enter, arguments: list[str]) -> tuple[int, list[str]]:
                 if line.startswith(("FAILED ", "ERROR ")):
                     failed.append(line.rstrip())
         except BaseException:
-            tests.terminate()
+            tests.send_signal(signal.SIGINT)  # the one at which pytest ends what its tests have started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tests.wait(PATIENCE)
+            tests.kill()
             raise
     return tests.returncode, failed
 
@@ -98,7 +106,8 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=3, help="runs in each mode (default: 3)")
     parser.add_argument("--mode", action="append", choices=MODES, help="may be given more than once")
     asked, arguments = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was begun is undone
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, lambda caught, _: sys.exit(128 + caught))  # and what was begun is undone
     summary, well = [], True
     for mode in asked.mode or MODES:
         for number in range(1, asked.times + 1):
