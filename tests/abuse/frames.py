@@ -96,8 +96,9 @@ class Flooder:
         while True:
             try:
                 await self._connect_and_send()
-            except (OSError, trio.BrokenResourceError):
-                await trio.sleep(0.05)
+            except* (OSError, trio.BrokenResourceError):
+                pass  # it was ended, as it should be
+            await trio.sleep(0.05)
 
     async def _connect_and_send(self) -> None:
         async with self._handshakes:
