@@ -111,9 +111,14 @@ class Connection:
         return credit.available if isinstance(credit, SendCredit) else 0
 
     @property
-    def next_frame_bytes(self) -> int:
-        """The size of the frame that `next_event` decodes next; 0 if it has not come whole."""
-        return self._decoder.next_frame_bytes
+    def announced_bytes(self) -> int:
+        """The size of the payload that `next_event` decodes next; 0 if that is not known yet."""
+        return self._decoder.announced
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes received that no message has used up."""
+        return self._decoder.buffered
 
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the peer; ``b""`` says that it has closed."""

@@ -68,11 +68,10 @@ class FrameDecoder:
         return payload
 
     @property
-    def next_frame_bytes(self) -> int:
-        """The payload's size of the next frame, if all of it is there; 0 otherwise."""
+    def announced(self) -> int:
+        """The payload's size of the next frame; 0 if its header has not come."""
         body = self._start + HEADER_BYTES
-        length = int.from_bytes(self._buffer[self._start : body], "big")
-        return length if len(self._buffer) >= body + length else 0
+        return int.from_bytes(self._buffer[self._start : body], "big") if len(self._buffer) >= body else 0
 
     @property
     def buffered(self) -> int:

@@ -1,6 +1,5 @@
 """The thin adapter between a Connection and Trio: messages over a byte stream, TLS or WebSocket."""
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 RECEIVE_BYTES = 256 * 1024
 #: The largest WebSocket message: one frame of the largest size.
 MAX_MESSAGE_BYTES = HEADER_BYTES + MAX_FRAME_BYTES
-#: A larger frame takes a while to decode, in bytes.
-LARGE_FRAME_BYTES = 16 * 1024
 CLOSE_SECONDS = 2
 #: Close codes that say the peer is done: normal, going away, and no code at all (browsers' ``close()``).
 _ORDERLY = (1000, 1001, 1005)
@@ -86,26 +83,14 @@ class WebSocketStream:
         return trio.ClosedResourceError(reason) if self._closed else trio.BrokenResourceError(reason)
 
 
-async def receive_event(
-    stream: ByteStream, connection: Connection, turn: Callable[[], Awaitable[None]] | None = None
-) -> Event:
+async def receive_event(stream: ByteStream, connection: Connection) -> Event:
     """Wait for the next message, or CLOSED.
-
-    Args:
-        stream: what the peer sends.
-        connection: what that means.
-        turn: waits until a frame of more than LARGE_FRAME_BYTES may be decoded.
 
     Raises:
         RemoteProtocolError: the peer broke the protocol.
         trio.BrokenResourceError: the connection was cut.
     """
-    while True:
-        await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
-        if turn is not None and connection.next_frame_bytes > LARGE_FRAME_BYTES:
-            await turn()
-        event = connection.next_event()
-        if event is Signal.NEED_DATA:
-            connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
-        elif event is not Signal.DROPPED:
-            return event
+    await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
+    while (event := connection.next_event()) is Signal.NEED_DATA:
+        connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
+    return event

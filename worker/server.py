@@ -39,6 +39,7 @@ from .gate import Gate, Visit
 from .handshake import Turn
 from .hierarchy import open_hierarchies
 from .inherited import FALLBACK
+from .intake import LargeFrames
 from .lag import LagWatch
 from .listener import Door, acknowledged_bytes
 from .lobby import Lobby
@@ -212,6 +213,7 @@ class Server:
         stall = self._config.stall
         gate = Gate(self._bounds, self._log)
         failures = Failures(self._log, self._trail)
+        large = LargeFrames()
         door = Door(self._trust, self._config.arc, gate, failures, self._log)
 
         def trail_of(visit: Visit) -> Trail:
@@ -238,6 +240,7 @@ class Server:
                     bounds=self._bounds,
                     turns=gate.turns,
                     requests=gate.requests,
+                    large=large,
                     trail=trail.client(identity),
                 )
                 self._sessions.add(session)

@@ -29,10 +29,11 @@ from wire.messages import (
     Pong,
     Request,
 )
-from wire.trio_stream import ByteStream, receive_event
+from wire.trio_stream import ByteStream
 
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
+from .intake import Intake, LargeFrames
 from .log import Log
 from .methods import frame_bytes, frame_caps
 from .outbox import Outbox, StalledError
@@ -62,6 +63,7 @@ class Session:
         bounds: what a client may cost.
         turns: who gives turns for costly steps; None where nobody does.
         requests: counts the requests under way of each principal, on all connections.
+        large: who may take in a large frame.
         trail: the client's audit trail.
     """
 
@@ -78,6 +80,7 @@ class Session:
         bounds: Bounds = DEFAULTS,
         turns: Turns | None = None,
         requests: Counter[str] | None = None,
+        large: LargeFrames | None = None,
         trail: Trail = NO_TRAIL,
     ) -> None:
         self.turns = turns
@@ -93,6 +96,8 @@ class Session:
         self._stream = stream
         self._log = log
         self._server = server
+        large = large or LargeFrames()
+        self._intake = Intake(stream, self.connection, self.turn, large.of(identity.principal))
         self._outbox = Outbox(stream, stall, acknowledged)
         self.alone = trio.CapacityLimiter(ALONE)
         self._reading = trio.CancelScope()
@@ -198,9 +203,7 @@ class Session:
             if self._ending:
                 self._reading.cancel()
             try:
-                while (
-                    event := await receive_event(self._stream, self.connection, self.turn)
-                ) is not Signal.CLOSED:
+                while (event := await self._intake.next_event()) is not Signal.CLOSED:
                     await self._take(event, calls)
             except RemoteProtocolError as error:
                 self._log.warning(

@@ -77,6 +77,7 @@ def measure(
     *arguments: str,
     connects: bool = False,
     argv: Sequence[str] = ("sleep", "600"),
+    identity: str = "admin",
 ) -> Figures:
     """Query, about as often as people would, while another program attacks; it tells what it did.
 
@@ -86,9 +87,10 @@ def measure(
         arguments: its command line.
         connects: whether to measure new connections too.
         argv: what the job runs whose id it gets for JOB.
+        identity: who queries.
     """
-    with server.connect() as client:
-        job = client.start(argv).id
+    with server.connect() as starter, server.connect(identity) as client:
+        job = starter.start(argv).id
         figures = Figures(memory_of(server.process.pid, "VmHWM"))
         command = [sys.executable, "-m", module, *(word.replace("JOB", job) for word in arguments)]
         start, used = time.monotonic(), processor_seconds(server.process.pid)
@@ -108,7 +110,7 @@ def measure(
         assert attack.returncode == 0
         used = processor_seconds(server.process.pid) - used
         figures.processor = (used / (time.monotonic() - start), attacked / (time.monotonic() - start))
-        client.stop(job, grace=0)
+        starter.stop(job, grace=0)
         figures.after = memory_of(server.process.pid, "VmHWM")
     return figures
 
@@ -137,4 +139,5 @@ def asking(
 def frames(server: Server, kind: str, identity: str, connections: int, seconds: float) -> Figures:
     """Measure while a client sends what costs much to read, as `tests.abuse.frames` says."""
     arguments = (kind, identity, str(connections), str(server.port), str(server.certs), "JOB", f"{seconds:g}")
-    return measure(server, "tests.abuse.frames", *arguments)
+    other = "user" if identity == "admin" else "admin"
+    return measure(server, "tests.abuse.frames", *arguments, identity=other)

@@ -26,6 +26,7 @@ import trio
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from tests.abuse.insider import UPGRADE
+from tests.harness import PATIENCE
 from wire.connection import Connection, Role, Signal
 from wire.frames import encode_frame
 from wire.messages import Cancel, Credit, Hello, Ping, Request, encode_message
@@ -86,11 +87,15 @@ class Flooder:
         self._handshakes = trio.CapacityLimiter(HANDSHAKES)
 
     async def run(self, connections: int, seconds: float) -> None:
-        """Flood until the time is over."""
-        with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                for _ in range(connections):
-                    nursery.start_soon(self._flood)
+        """Flood until the time is over, which begins when each connection has begun to send."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(connections):
+                nursery.start_soon(self._flood)
+            with trio.fail_after(PATIENCE):
+                while self.sent < connections:  # noqa: ASYNC110  # it counts up in many places
+                    await trio.sleep(0.02)
+            await trio.sleep(seconds)
+            nursery.cancel_scope.cancel()
 
     async def _flood(self) -> None:
         while True:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.abuse.figures import frames, quick
 from tests.harness import SLOW, serve
+from worker.intake import LARGE_FRAMES
 
 #: The most processor time that one round of the loop takes, in milliseconds.
 ROUND_MS = 50
@@ -36,3 +37,11 @@ def test_of_a_frame_no_more_is_kept_than_it_may_have(shared_certificates: Path, 
         figures = frames(server, kind, "user", CONNECTIONS, 1)
     assert figures.told["sent"] >= CONNECTIONS
     assert figures.after - figures.before < CONNECTIONS * 2 * MEBIBYTE, figures
+
+
+def test_of_large_frames_few_are_kept(shared_certificates: Path) -> None:
+    connections = 5 * LARGE_FRAMES
+    with serve(shared_certificates) as server:
+        figures = frames(server, "partial", "admin", connections, 1)
+    assert figures.told["sent"] >= connections
+    assert figures.after - figures.before < (LARGE_FRAMES * 6 + connections) * MEBIBYTE, figures
