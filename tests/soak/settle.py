@@ -30,6 +30,8 @@ REST_SECONDS = 20.0 * SLOW
 #: MiB that a server may take above what it took at its start and its budget of output: windows for readers,
 #: and what its connections buffer.
 SLACK_MIB = 160
+#: What a server's log says when the room for output on the disk is used up.
+USED_UP = "the room for output on the disk is used up"
 #: Descriptors and threads that a server at rest, without jobs, may have above what it had at its start.
 SLACK_DESCRIPTORS, SLACK_THREADS = 16, 12
 
@@ -75,8 +77,6 @@ class Settling:
         self._sampler = sampler
         self._chance = chance
         self._pid = server.process.pid
-        #: How often jobs were seen to wait for room.
-        self.waits = 0
         self._memory = memory_of(self._pid)
         self._counts = counts(self._pid)
 
@@ -96,7 +96,6 @@ class Settling:
             await trio.sleep(0.3)
             running = [status for status in await self._actor.list() if status.status is Status.RUNNING]
             if any("room for output is used up" in note for status in running for note in status.notes):
-                self.waits += 1
                 await each(self._actor.ended(), self._actor.remove)
 
     async def burst(self, burst: Burst) -> None:
@@ -168,7 +167,8 @@ class Settling:
         )
         left = [path for base in bases(self._server) for path in base.iterdir() if path.is_dir()]
         expect(not left, f"cgroups of jobs are left: {left}")
-        expect(self.waits or not self._setting.full, "no job has waited for room on the disk")
+        used_up = any(line.get("message") == USED_UP for line in list(self._server.log))
+        expect(used_up or not self._setting.full, "the room on the disk was never used up")
         expect(max(memory, most) <= bound, f"more than {bound // MIB} MiB of memory: {figures}")
         expect(descriptors <= self._counts[0] + SLACK_DESCRIPTORS, f"descriptors were not closed: {figures}")
         expect(threads <= self._counts[1] + SLACK_THREADS, f"threads have not ended: {figures}")
