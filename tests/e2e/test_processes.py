@@ -19,14 +19,14 @@ from wire.jobs import CauseKind, JobStatus, Status
 from wire.limits import Limits
 from wire.messages import STDOUT
 
-#: A daemon as the book has it: forks, starts a session, forks again, tells its pid, and stays.
+#: A daemon as the book has it: forks, starts a session, forks again, tells its pid and session, and stays.
 DAEMON = """
 import os, sys, time, signal
 if os.fork() == 0:
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if os.fork() == 0:
-        open(sys.argv[1] + '.new', 'w').write(str(os.getpid()))
+        open(sys.argv[1] + '.new', 'w').write(f'{os.getpid()} {os.getsid(0)}')
         os.rename(sys.argv[1] + '.new', sys.argv[1])
         time.sleep(600)
     os._exit(0)
@@ -44,8 +44,8 @@ def start_daemon(client: Client, where: Path, stay: float) -> tuple[JobStatus, i
     """A job whose daemon has escaped parent, session and group; the job itself stays for a while."""
     job = client.start([sys.executable, "-c", DAEMON, str(where), str(stay)])
     eventually(where.exists, "the daemon's pid")
-    pid = int(where.read_text())
-    assert os.getsid(pid) not in (job.pid, os.getsid(0))
+    pid, session = map(int, where.read_text().split())  # told by itself: it may have been killed by now
+    assert session not in (job.pid, os.getsid(0))
     return job, pid
 
 
