@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import resource
+import stat
 
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
@@ -137,17 +138,13 @@ class Privileges:
         """
         if self._score:
             _set_oom_score(self._score)
+        open_to(None if user is None else user[0], (1, 2))
         if user is not None:
             self._become(*user)
         if os.geteuid() != 0:
             _capabilities("capset", (_CapabilitySets * 2)())
 
     def _become(self, uid: int, gid: int, groups: "list[int]") -> None:
-        for fd in (1, 2):  # so that the job can open /dev/stdout again
-            try:  # noqa: SIM105  # likewise
-                os.fchown(fd, uid, -1)
-            except OSError:
-                pass
         # Where a set-user-ID program may give privileges back, it must have some to give.
         if uid != 0 and NEW_PRIVILEGES not in self._permits:
             for number in range(self._capabilities):
@@ -159,6 +156,23 @@ class Privileges:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # -1 means "as it is", and is no error
         # With fs.suid_dumpable 1 we could be looked into now, until exec resets it.
         _try(PR_SET_DUMPABLE, 0)
+
+
+def open_to(uid: "int | None", fds: "tuple[int, ...]") -> None:
+    """Let a user open these pipes again by name, as /dev/stdout, and write to them whoever it becomes later.
+
+    The name leads through /proc/PID/fd, where only those get that may look into a process of the job
+    (ptrace(2)). What is no pipe stays as it is: /dev/null, say, is the whole host's.
+    """
+    for fd in fds:
+        try:
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                continue
+            os.fchmod(fd, 0o622)
+            if uid is not None:
+                os.fchown(fd, uid, -1)
+        except OSError:
+            pass
 
 
 def new_session_keyring() -> None:

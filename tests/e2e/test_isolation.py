@@ -172,6 +172,21 @@ def test_the_environment_that_is_asked_for_goes_before_the_users(admin: Client) 
     assert collect(admin, job.id)[STDOUT] == b"/tmp nobody"
 
 
+@pytest.mark.parametrize("user", [None, "nobody"])
+@pytest.mark.parametrize("merge", [False, True])
+def test_who_drops_root_by_itself_can_still_open_its_outputs(
+    admin: Client, python: str, user: str | None, *, merge: bool
+) -> None:
+    """As a server program does that begins as root, and then writes its log to /dev/stderr."""
+    drop = "" if user else "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+    script = (
+        f"import os; {drop} os.execv('/bin/sh', ['sh', '-c', 'echo 1 >/dev/stdout; echo 2 >/dev/stderr'])"
+    )
+    argv = [python, "-I", "-S", "-c", script]
+    found = collect(admin, admin.start(argv, cwd="/", merge=merge, user=user).id)
+    assert found == ({STDOUT: b"1\n2\n", STDERR: b""} if merge else {STDOUT: b"1\n", STDERR: b"2\n"})
+
+
 def test_root_by_name_is_root(admin: Client) -> None:
     seen = probe(admin, user="root")
     assert seen["uids"] == ["0"] * 4
