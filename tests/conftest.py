@@ -1,5 +1,8 @@
-"""Owns the fixtures that all tests share: certificates, and a real server for those that do not end it."""
+"""Owns the fixtures that all tests share: certificates, a real server that no test ends, a Python."""
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,3 +31,13 @@ def admin(server: Server) -> Iterator[Client]:
     """A blocking client of `server` with the role Admin."""
     with server.connect() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """A Python that every user may execute."""
+    for path in (sys.executable, "/usr/bin/python3"):
+        with contextlib.suppress(OSError):
+            if subprocess.run([path, "-c", ""], check=False, user="nobody").returncode == 0:
+                return path
+    pytest.skip("NOT TESTED: no Python here that the user nobody may execute; install Debian's python3")

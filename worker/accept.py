@@ -1,4 +1,4 @@
-"""Owns the accept loop: connections go to the lobby; no error of accept(2) ends it or makes it spin."""
+"""Owns listening and accepting: connections go to the lobby; no error of accept(2) ends it or spins."""
 
 import errno
 import os
@@ -12,6 +12,7 @@ from .handshake import HEADER_BYTES
 from .lobby import Lobby
 from .log import Log
 from .tally import Tally
+from .threads import NoThreadError, may_need_threads
 
 #: The most connections taken each time the event loop comes round: so many that in a flood of them nobody
 #: waits long in the kernel's queue, so few that those who are connected do not wait long for the flood.
@@ -20,6 +21,28 @@ BATCH = 16
 PAUSE = 0.1
 #: What accept(2) says when descriptors or memory have run out.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says why."""
+
+
+async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+    """Listen on every address of a host.
+
+    Raises:
+        ListenError: that is not possible there.
+        OSError: this process may open no more files, or start no more threads.
+    """
+    try:
+        with may_need_threads():
+            return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE) or isinstance(error, NoThreadError):
+            raise  # that is not the address's fault
+        raise ListenError(error.strerror or str(error)) from error
+    except UnicodeError as error:  # the name cannot be one of a host
+        raise ListenError("that is no host name") from error
 
 
 async def accept_forever(listener: trio.SocketListener, lobby: Lobby, gate: Gate, log: Log) -> NoReturn:
@@ -41,8 +64,8 @@ async def accept_forever(listener: trio.SocketListener, lobby: Lobby, gate: Gate
                         lobby.enter(peer, address[:2])
                 except BlockingIOError:
                     pass
-                except OSError as error:
-                    number = error.errno or 0
+                except (OSError, MemoryError) as error:
+                    number = (error.errno if isinstance(error, OSError) else errno.ENOMEM) or 0
                     failed.add(reason=os.strerror(number))
                     if number in _USED_UP:
                         gate.drop_oldest()

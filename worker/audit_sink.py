@@ -25,6 +25,7 @@ from functools import partial
 import trio
 
 from .log import Log
+from .threads import NoThreadError, start_thread
 
 #: What names the server's own stderr in place of a file.
 STDERR = "stderr"
@@ -67,7 +68,7 @@ class AuditSink:
         room: bytes of lines that may wait.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or there is no thread to write it.
     """
 
     def __init__(
@@ -99,8 +100,11 @@ class AuditSink:
             except OSError as error:
                 if error.errno != errno.ENXIO:  # a FIFO that nobody reads yet: somebody may
                     raise
-        self._thread = threading.Thread(target=self._run, daemon=True, name="audit")
-        self._thread.start()
+        try:
+            self._thread = start_thread(self._run, "audit")
+        except NoThreadError:
+            self._shut()
+            raise
 
     # --- the event loop's side
 

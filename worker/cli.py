@@ -98,6 +98,7 @@ def serve(
 
     from certs.roles import DEFAULT_ARC, Role, role_oid
 
+    from .accept import ListenError
     from .allocator import keep_memory
     from .audit import Audit, Trail
     from .audit_sink import STDERR
@@ -108,7 +109,7 @@ def serve(
     from .notify import Notifier
     from .privileges import CORE_DUMPS, NEW_PRIVILEGES
     from .retain import parse_retention
-    from .server import Config, ListenError, Server
+    from .server import Config, Server
     from .spill import SpillFiles
     from .store import Budget, Overflow, default_folder
     from .users import Users, look_up
@@ -173,7 +174,7 @@ def serve(
     keep_memory()
     try:
         stderr = BackgroundStream(Stderr())
-    except RuntimeError as error:  # it cannot start its thread
+    except OSError as error:  # it cannot start its thread
         return _fail(lack_of(error) or str(error), EXIT_SERVER)
     log = Log(stderr)
     audit_log = None
@@ -210,8 +211,9 @@ def serve(
 def _unwritable(source: str, path: str, error: OSError) -> str:
     """Why something cannot be written to: its own fault, or that of all."""
     from .lacks import lack_of
+    from .threads import NoThreadError
 
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno in (errno.EMFILE, errno.ENFILE) or isinstance(error, NoThreadError):
         return lack_of(error) or str(error)
     return f"{source} {path!r} cannot be written to: {error.strerror}."
 

@@ -17,6 +17,7 @@ from typing import Final, Self, cast
 import trio
 
 from .line import Line
+from .threads import NoThreadError, run_in_thread
 
 #: The size of a TLS record's header: its type, its version, its length (RFC 8446, 5.1).
 HEADER_BYTES: Final = 5
@@ -121,8 +122,8 @@ async def _compute(step: Callable[[], bool]) -> bool:
     """Run a step where it holds up nobody."""
     try:
         # With a limit of its own: who fills the usual one, with a disk that hangs, must not lock others out.
-        return await trio.to_thread.run_sync(step, limiter=trio.CapacityLimiter(1))
-    except RuntimeError:  # what Python says where the kernel gives no more threads
+        return await run_in_thread(step, limiter=trio.CapacityLimiter(1))
+    except NoThreadError:
         return step()  # noqa: ASYNC910  # there is nothing to wait for
 
 

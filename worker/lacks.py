@@ -4,6 +4,8 @@ import errno
 import traceback
 from pathlib import Path
 
+from .threads import NoThreadError
+
 
 def only(error: Exception) -> Exception:
     """The one exception in groups of one, as nurseries make them."""
@@ -14,6 +16,8 @@ def only(error: Exception) -> Exception:
 
 def lack_of(error: Exception) -> str | None:
     """What this host lacks, in a sentence; None for an error that does not come of that."""
+    if isinstance(error, NoThreadError):
+        return "the server may not start a thread: raise the limit (TasksMax=, ulimit -u)."
     match error:
         case OSError(errno=errno.EMFILE | errno.ENFILE):
             return "the server may not open enough files: raise the limit (LimitNOFILE=, ulimit -n)."
@@ -22,8 +26,6 @@ def lack_of(error: Exception) -> str | None:
             return f"this host refuses what the server needs ({place}{error.strerror or error})."
         case MemoryError():
             return "there is not enough memory: raise the limit (MemoryMax=, ulimit -v)."
-        case RuntimeError() if "start new thread" in str(error):
-            return "the server may not start a thread: raise the limit (TasksMax=, ulimit -u)."
         case _:
             return None
 

@@ -105,6 +105,9 @@ class Lobby:
         except OSError as error:
             self._end(waiting, f"it was cut: {error.strerror}")
             return
+        except MemoryError:
+            self._end(waiting, "the server has no memory for it")
+            return
         if ended and need:  # it can take part in no handshake any more
             self._end(waiting, "it left before its handshake" if head else "it left and said nothing")
         elif whole:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
+from .threads import start_thread
+
 
 class BackgroundStream:
     """A stream for `Log` that a stalled reader cannot make wait: a thread of its own writes.
@@ -24,6 +26,9 @@ class BackgroundStream:
     Args:
         stream: where lines go.
         lines: the most that may be waiting.
+
+    Raises:
+        NoThreadError: there is no thread for it.
     """
 
     def __init__(self, stream: TextIO | io.TextIOBase, lines: int = 10_000) -> None:
@@ -32,8 +37,7 @@ class BackgroundStream:
         self._dropped = 0
         self._lock = threading.Lock()  # the audit log's thread logs too
         self.notice: Callable[[int], str] = "{} lines were dropped\n".format
-        self._thread = threading.Thread(target=self._run, daemon=True, name="log")
-        self._thread.start()
+        self._thread = start_thread(self._run, "log")
 
     def isatty(self) -> bool:
         """Whether people read it."""

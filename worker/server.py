@@ -9,7 +9,6 @@ The later a branch, the sooner it ends: first no new connections, then the jobs 
 subscribers get the last byte and the final status, then the sessions close, then the spawner ends.
 """
 
-import errno
 import gc
 import itertools
 import os
@@ -30,13 +29,15 @@ from certs.trusted import Bearer
 from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
-from .accept import accept_forever
+from .accept import accept_forever, open_listeners
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import Bounds
+from .carry_on import keep
 from .descriptors import JobFiles, share_out
 from .fate import Failures
 from .gate import Gate, Visit
 from .handshake import Turn
+from .headroom import leave_room
 from .hierarchy import open_hierarchies
 from .inherited import FALLBACK
 from .intake import LargeFrames
@@ -98,10 +99,6 @@ class Config:
     directory: Path = FALLBACK
 
 
-class ListenError(Exception):
-    """The address cannot be listened on; the text says why."""
-
-
 class Server:
     """One server's life.
 
@@ -157,7 +154,7 @@ class Server:
             # an orderly end into a death by signal.
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            listeners = await self._listen()
+            listeners = await open_listeners(self._config.host, self._config.port)
             with (
                 closing(OutputStore(self._config.budget, self._log)) as store,
                 open_hierarchies(self._config.cgroup_parent) as hierarchies,
@@ -168,13 +165,14 @@ class Server:
                     )
                 for controller, reason in hierarchies.missing.items():
                     self._log.warning("limits are missing", controller=controller, reason=reason)
+                leave_room(hierarchies, self._log)
                 protect(self._log)
                 async with trio.open_nursery() as root:
                     store.work_ahead(root)
                     spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
                     await root.start(spawner.run)
-                    root.start_soon(self._trust.run)
-                    root.start_soon(hierarchies.oom.run)
+                    keep(root, self._log, "certificates", self._trust.run)
+                    keep(root, self._log, "oom", hierarchies.oom.run)
                     async with trio.open_nursery() as jobs:
                         registry = Registry(
                             jobs,
@@ -191,23 +189,14 @@ class Server:
                             os.fsencode(self._config.directory),
                         )
                         gc.freeze()  # what is there now stays; to look through it takes 50 ms each time
-                        root.start_soon(registry.expire)
-                        root.start_soon(self._heed, signals, registry)
-                        root.start_soon(keep_alive, self._notifier, spawner.ping, self._log)
+                        keep(root, self._log, "retention", registry.expire)
+                        keep(root, self._log, "signals", partial(self._heed, signals, registry))
+                        alive = partial(keep_alive, self._notifier, spawner.ping, self._log)
+                        keep(root, self._log, "watchdog", alive)
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
         self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
         self._log.info("ended", **self._lag.figures())
-
-    async def _listen(self) -> list[trio.SocketListener]:
-        try:
-            return await trio.open_tcp_listeners(self._config.port, host=self._config.host)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # that is not the address's fault
-            raise ListenError(error.strerror or str(error)) from error
-        except UnicodeError as error:  # the name cannot be one of a host
-            raise ListenError("that is no host name") from error
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall
@@ -253,9 +242,10 @@ class Server:
             await door.let_in(tcp, visit, turn, trail, serve)
 
         async with trio.open_nursery() as giving:
-            giving.start_soon(failures.run)
-            giving.start_soon(self._refusals.run, self._trail.more)
-            giving.start_soon(gate.run)  # turns are for those who are in, too, until the last has left
+            keep(giving, self._log, "failures", failures.run)
+            keep(giving, self._log, "refusals", partial(self._refusals.run, self._trail.more))
+            # Turns are for those who are in, too, until the last has left.
+            keep(giving, self._log, "gate", gate.run)
             async with trio.open_nursery() as sessions:
                 lobby = Lobby(gate, handle, lose, sessions)
                 async with trio.open_nursery() as accepting:

@@ -22,6 +22,7 @@ from . import cgroupfs, keeper, spawner_main
 from .hierarchy import Hierarchies
 from .log import Log
 from .state import Exit
+from .threads import may_need_threads
 from .users import User
 
 #: Longest wait for the spawner to take a request or to end, in seconds.
@@ -129,10 +130,14 @@ class Spawner:
                         self._ready = trio.Event()
                         self._lose_children()
                 self._log.error("the spawner died; its jobs are lost and a new one starts", pid=self.pid)
-            except OSError as error:
+            except (OSError, MemoryError) as error:
                 if first:
                     raise
                 self._log.error("no new spawner could be started; trying again", reason=str(error))
+            except Exception:
+                if first:
+                    raise
+                self._log.exception("the link to the spawner failed; a new one starts")
             if trio.current_time() - began < RESTART_PAUSE:
                 await trio.sleep(RESTART_PAUSE)
 
@@ -144,9 +149,10 @@ class Spawner:
             locks = self._hierarchies.locks
             command = [sys.executable, "-I", "-S", spawner_main.__file__, str(fd), str(self._descriptors)]
             command += [self._permits, *map(str, self._hierarchies.bases)]
-            process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[fd, *locks], start_new_session=True
-            )
+            with may_need_threads():
+                process = await trio.lowlevel.open_process(
+                    command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[fd, *locks], start_new_session=True
+                )
             theirs.close()
             self.pid = process.pid
             sock = trio.socket.from_stdlib_socket(ours)

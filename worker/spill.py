@@ -9,7 +9,6 @@ Reading is tried without waiting first (preadv2(2), RWF_NOWAIT), in case the pag
 from the disk goes to a thread, so that a slow disk holds up its reader and not the server.
 """
 
-import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import trio
 from .blocks import Block
 from .direct import aligned
 from .spill_file import Place, SpillFile
+from .threads import run_in_thread
 
 #: How many files there are; each costs two descriptors.
 FILES = 4
@@ -95,7 +95,7 @@ class SpillFiles:
 
     async def read(self, places: Sequence[Place]) -> list[Block]:
         """As `SpillFile.read`, in a thread; all places are in one file."""
-        return await _in_thread(self._reads, partial(self._files[places[0].file].read, places))
+        return await run_in_thread(partial(self._files[places[0].file].read, places), limiter=self._reads)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what the mover does in a thread, one thing after another.
@@ -103,7 +103,7 @@ class SpillFiles:
         Raises:
             OSError: it did; or there is no thread for it.
         """
-        return await _in_thread(self._writes, work)
+        return await run_in_thread(work, limiter=self._writes)
 
     def release(self, extents: Iterable[Extent]) -> None:
         """Give up ranges: `reclaim` takes them one by one, and nothing is written there until then."""
@@ -148,10 +148,3 @@ class SpillFiles:
         """Let the files go; nobody may use them any more."""
         for file in self._files:
             file.close()
-
-
-async def _in_thread(limiter: trio.CapacityLimiter | None, work: Callable[[], T]) -> T:
-    try:
-        return await trio.to_thread.run_sync(work, limiter=limiter)
-    except RuntimeError as error:  # what Python says where the kernel gives no more threads
-        raise OSError(errno.EAGAIN, f"no thread could be started: {error}") from error

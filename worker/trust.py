@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,7 +25,9 @@ from certs.seen import SeenLists
 from certs.trusted import FILES, Bearer, NotAcceptedError, Reason, Term, TrustedSet
 from wire.errors import ErrorCode, RequestError
 
+from .lacks import lack_of
 from .log import Log
+from .threads import run_in_thread
 
 #: Seconds between two looks at the files and the clock.
 POLL_SECONDS = 1.0
@@ -72,6 +75,7 @@ class Trust:
         self._asked = trio.Event()
         self._done = trio.Event()
         self._held: set[_Held] = set()
+        self._blind = False  # the last look failed
         self._warned = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self._ended: set[Term] = set()
         self._tell_exposed()
@@ -132,22 +136,48 @@ class Trust:
         while True:
             with trio.move_on_after(POLL_SECONDS):
                 await self._asked.wait()
-            found = await self._look()
-            if self._asked.is_set() or (found != tried and found == before):
-                self._asked = trio.Event()
-                done, self._done = self._done, trio.Event()
-                tried = await self._reload()
-                self._end_bearers()
-                done.set()
-            before = found
+            try:
+                found = await self._look()
+                if self._asked.is_set() or (found != tried and found == before):
+                    tried = await self._answer()
+            except (OSError, MemoryError) as error:
+                self._put_off(error)
+                await trio.sleep(POLL_SECONDS)
+            else:
+                self._blind = False
+                before = found
+
+    async def _answer(self) -> Stamp | None:
+        """Reload, and tell all who have asked for it; where that fails, it is asked for again."""
+        asked, self._asked = self._asked, trio.Event()
+        done, self._done = self._done, trio.Event()
+        try:
+            tried = await self._reload()
+        except (OSError, MemoryError):
+            if asked.is_set():
+                self._asked.set()
+            raise
+        finally:
+            done.set()
+        self._end_bearers()
+        return tried
+
+    def _put_off(self, error: Exception) -> None:
+        """Say, once until it goes well, that the files cannot be looked at; keep nobody waiting for it."""
+        self._done.set()
+        self._done = trio.Event()
+        if not self._blind:
+            self._blind = True
+            reason = lack_of(error) or str(error)
+            self._log.error("certificates cannot be looked at; it is tried again", reason=reason)
 
     async def _look(self) -> Stamp:
-        return await trio.to_thread.run_sync(stamp, self._directory, abandon_on_cancel=True)
+        return await run_in_thread(partial(stamp, self._directory), abandon_on_cancel=True)
 
     async def _reload(self) -> Stamp | None:
         """Take the files if they are good; return which were looked at, or None if they changed meanwhile."""
         found = await self._look()
-        new = await trio.to_thread.run_sync(_try_read, self._directory, self._seen, abandon_on_cancel=True)
+        new = await run_in_thread(partial(_try_read, self._directory, self._seen), abandon_on_cancel=True)
         if await self._look() != found:
             return None
         if isinstance(new, CertsError):

@@ -7,10 +7,13 @@ never between fork and exec. What happens with the answer there is `worker.privi
 import os
 import pwd
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from wire.errors import ErrorCode, RequestError
+
+from .threads import NoThreadError, run_in_thread
 
 #: Longest wait for an answer, in seconds; how many may hang at once; the longest name that is looked up.
 LOOKUP_DEADLINE = 10.0
@@ -85,7 +88,7 @@ class Users:
         """Return the user that a request asks for; None for the server's own, as it is.
 
         Raises:
-            RequestError: there is no such user, or the operator wants another one.
+            RequestError: there is no such user, the operator wants another one, or nobody can say now.
         """
         await trio.lowlevel.checkpoint()
         if self._pinned and name not in (None, self._default):
@@ -98,12 +101,17 @@ class Users:
             return None
         try:
             with trio.fail_after(LOOKUP_DEADLINE):
-                return await trio.to_thread.run_sync(
-                    look_up, name, abandon_on_cancel=True, limiter=self._limiter
+                return await run_in_thread(
+                    partial(look_up, name), abandon_on_cancel=True, limiter=self._limiter
                 )
         except KeyError:
             raise RequestError(
                 ErrorCode.BAD_USER, f"There is no user {name!r:.60} on the server: check the name."
+            ) from None
+        except NoThreadError:
+            raise RequestError(
+                ErrorCode.BUSY,
+                f"The server has no thread left to look up the user {name!r:.60}; please try again later.",
             ) from None
         except trio.TooSlowError:
             raise RequestError(

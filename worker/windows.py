@@ -73,7 +73,7 @@ class Window:
             await trio.lowlevel.checkpoint()
             with self._reading:
                 self.blocks = await self._on_disk.read(self.offset, self.end)
-        except OSError:
+        except (OSError, MemoryError):
             pass
         finally:
             self.done.set()

@@ -3,10 +3,14 @@
 import io
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
+from trio._core import _thread_cache
 
 from worker.blocks import BLOCK_BYTES, Chunk
 from worker.hierarchy import Hierarchies
@@ -33,6 +37,18 @@ class KeptLog(Log):
     def messages(self) -> list[str]:
         """Each line's message."""
         return [line["message"] for line in self.lines]
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Let the kernel give no more threads, for real: it has no room for a stack of a petabyte."""
+    idle, _thread_cache.THREAD_CACHE = _thread_cache.THREAD_CACHE, _thread_cache.ThreadCache()
+    usual = threading.stack_size(2**50)
+    try:
+        yield
+    finally:
+        threading.stack_size(usual)
+        _thread_cache.THREAD_CACHE = idle
 
 
 def in_memory(log: OutputLog) -> list[Chunk]:

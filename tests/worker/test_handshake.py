@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -15,7 +14,7 @@ import trio.testing
 
 from certs.contexts import client_context, server_context
 from tests.harness import PATIENCE
-from tests.worker.common import Woken
+from tests.worker.common import Woken, without_threads
 from worker.handshake import (
     HEADER_BYTES,
     MAX_BYTES,
@@ -152,16 +151,12 @@ async def test_threads_that_hang_lock_nobody_out(shared_certificates: Path) -> N
             limiter.release_on_behalf_of(it)
 
 
-async def test_no_thread_is_survived(shared_certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
+async def test_no_thread_is_survived(shared_certificates: Path) -> None:
     queue, client = HandshakeQueue(), Client(shared_certificates)
     with connected() as (tcp, there), trio.fail_after(PATIENCE):
         handshake = Handshake(tcp, server_context(shared_certificates), queue, "a")
         there.sendall(client.flight())
-        with monkeypatch.context() as patch:
-            patch.setattr(trio.to_thread, "run_sync", refuse)
+        with without_threads():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(handshake.run, await queue.wait_turn("a"))
                 await trio.testing.wait_all_tasks_blocked(0.01)

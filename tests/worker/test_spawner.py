@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from tests.harness import PATIENCE, alive, children, eventually
-from tests.worker.common import KeptLog
+from tests.worker.common import KeptLog, without_threads
 from wire.limits import Limits
 from worker import spawner as spawner_module
 from worker import spawner_main
@@ -479,3 +479,11 @@ async def test_a_cancelled_spawn_and_a_removed_cgroup_leave_no_process(
     eventually(lambda: children(spawner.pid) == [], "no process left")
     for base in hierarchies.bases:
         assert not any(path.is_dir() for path in base.iterdir())
+
+
+async def test_without_threads_a_new_spawner_is_tried_again(spawner: Spawner, log: KeptLog) -> None:
+    with without_threads():
+        os.kill(spawner.pid, signal.SIGKILL)
+        while "no new spawner could be started; trying again" not in log.messages:
+            await trio.lowlevel.checkpoint()
+    assert (await run(spawner, spec("echo", "again")))[0] == b"again\n"

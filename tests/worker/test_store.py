@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from tests.harness import PATIENCE
-from tests.worker.common import KeptLog, Woken, descriptors
+from tests.worker.common import KeptLog, Woken, descriptors, without_threads
 from wire.messages import STDOUT, GapReason
 from worker import mover, output
 from worker.blocks import Chunk
@@ -287,18 +287,11 @@ async def test_no_reader_holds_up_a_spill(tmp_path: Path, log: KeptLog) -> None:
     one.remove()
 
 
-async def test_without_threads_output_stays_in_memory(
-    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*_: object, **__: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
-
+async def test_without_threads_output_stays_in_memory(tmp_path: Path, log: KeptLog) -> None:
     async with trio.open_nursery() as nursery:
         room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path), log, nursery)
         one = OutputLog(room)
-        with monkeypatch.context() as patch:
-            patch.setattr(trio.to_thread, "run_sync", fail)
+        with without_threads():
             await fill(one, 4)
             await trio.testing.wait_all_tasks_blocked()
         assert one.spilled == 0

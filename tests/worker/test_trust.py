@@ -22,7 +22,7 @@ from certs.roles import Role
 from certs.trusted import FILES, TrustedSet
 from tests.harness import PATIENCE, eventually
 from tests.tlshelp import authority, der, key, make_directory, save
-from tests.worker.common import KeptLog
+from tests.worker.common import KeptLog, without_threads
 from wire.errors import ErrorCode, RequestError
 from worker import trust as trust_module
 from worker.trust import Trust
@@ -104,6 +104,16 @@ def replace(path: Path, content: bytes) -> None:
     staged = path.with_name("staged")
     staged.write_bytes(content)
     staged.replace(path)
+
+
+async def test_without_threads_it_says_so_once_and_tries_again(trust: Trust, heard: HeardLog) -> None:
+    with without_threads():
+        for _ in range(3):
+            with trio.fail_after(PATIENCE):
+                await trust.reload().wait()
+        await heard.wait("certificates cannot be looked at; it is tried again")
+    await heard.wait(TAKEN)  # as it was asked for
+    assert [line["level"] for line in heard.lines] == ["error", "info"]
 
 
 class End:
