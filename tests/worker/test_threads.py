@@ -12,8 +12,10 @@ import worker
 from tests.worker.common import KeptLog, descriptors, without_threads
 from wire.errors import ErrorCode, RequestError
 from worker import carry_on as carry_on_module
+from worker.accept import open_listeners
 from worker.audit import Audit
 from worker.carry_on import carry_on
+from worker.lacks import lack_of
 from worker.log import BackgroundStream, Stderr
 from worker.threads import NoThreadError, may_need_threads, run_in_thread, start_thread
 from worker.users import Users
@@ -103,3 +105,9 @@ async def test_a_part_that_fails_begins_again(log: KeptLog, monkeypatch: pytest.
         ("warning", "part", False),  # and the others of this period are counted
         ("error", "part", True),
     ]
+
+
+async def test_an_address_without_a_thread_to_look_it_up_is_not_blamed() -> None:
+    with without_threads(), pytest.raises(NoThreadError) as caught:
+        await open_listeners("localhost", 0)
+    assert "ulimit -u" in (lack_of(caught.value) or "")
