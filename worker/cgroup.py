@@ -22,6 +22,10 @@ from .usage import measure
 
 #: Longest wait for killed processes to leave and for the cgroup to be removed, in seconds.
 REMOVE_DEADLINE = 10.0
+#: How deep, and how many, cgroups of v2 a job may make below its own: enough for container engines in it.
+MAX_DEPTH, MAX_DESCENDANTS = 64, 4096
+#: Processes that were killed and have not gone for so long may be frozen, in seconds.
+FROZEN_AFTER = 0.2
 
 
 class JobCgroup:
@@ -52,6 +56,9 @@ class JobCgroup:
                 path.mkdir()
                 made.append(path)
             apply(hierarchies, name, limits)
+            for file, most in (("cgroup.max.depth", MAX_DEPTH), ("cgroup.max.descendants", MAX_DESCENDANTS)):
+                with contextlib.suppress(OSError):  # v1 has no such bounds, nor has Linux before 4.14
+                    cgroupfs.write(f"{self.path}/{file}", str(most))
             memory = hierarchies.controllers.get("memory")
             if memory is not None:
                 pressure = self.path if (self.path / "memory.pressure").exists() else None
@@ -131,12 +138,28 @@ class JobCgroup:
         """Kill what is left and remove the cgroup; return False if it would not go within the deadline."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
             await trio.lowlevel.checkpoint()
-            pause = 0.0005
+            pause, began = 0.0005, trio.current_time()
             while True:
                 # Again each time: a process that was being started may have joined after the last kill.
                 self.kill()
-                if self.is_empty() and all(cgroupfs.remove_tree(str(path)) for path in self.paths):
+                if self.is_empty() and await self._remove_all():
                     return True
+                if trio.current_time() - began > FROZEN_AFTER:
+                    with contextlib.suppress(OSError):
+                        cgroupfs.thaw_members(str(self.path))
                 await trio.sleep(pause)
                 pause = min(pause * 2, 0.1)
         return False
+
+    async def _remove_all(self) -> bool:  # noqa: ASYNC910  # most jobs have no cgroups below their own
+        for path in map(str, self.paths):
+            if not cgroupfs.has_children(path):
+                removed = cgroupfs.remove_tree(path)
+            else:  # it may have thousands
+                try:
+                    removed = await trio.to_thread.run_sync(cgroupfs.remove_tree, path)
+                except (OSError, RuntimeError):  # there is no thread for it
+                    removed = cgroupfs.remove_tree(path)
+            if not removed:
+                return False
+        return True
