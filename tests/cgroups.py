@@ -17,3 +17,12 @@ def find_cgroups(pattern: str) -> list[Path]:
 def cgroups_in(parent: Path) -> list[Path]:
     """The cgroups right below one; none if it has been removed."""
     return sorted(parent / name for _, names, _ in list(os.walk(parent))[:1] for name in names)
+
+
+def own_place(controller: str) -> str:
+    """Where this process is in the v1 hierarchy of a controller, from its root; empty at the root itself."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, place = line.split(":", 2)
+        if controller in names.split(","):
+            return place.rstrip("/")
+    return ""

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import trio
 
@@ -18,6 +19,7 @@ from . import cgroupfs
 from .ceilings import apply
 from .hierarchy import Hierarchies
 from .memory import MemoryWatch
+from .threads import NoThreadError, run_in_thread
 from .usage import measure
 
 #: Longest wait for killed processes to leave and for the cgroup to be removed, in seconds.
@@ -102,6 +104,11 @@ class JobCgroup:
         """
         cgroupfs.kill(str(self.path))
 
+    def thaw(self) -> None:
+        """Thaw processes that the job froze by another hierarchy: no kill reaches them."""
+        with contextlib.suppress(OSError):
+            cgroupfs.thaw_members(str(self.path))
+
     def out_of_memory(self) -> str | None:
         """Why the job ran out of memory, in words, if it did."""
         return self._memory.verdict() if self._memory is not None else None
@@ -145,8 +152,7 @@ class JobCgroup:
                 if self.is_empty() and await self._remove_all():
                     return True
                 if trio.current_time() - began > FROZEN_AFTER:
-                    with contextlib.suppress(OSError):
-                        cgroupfs.thaw_members(str(self.path))
+                    self.thaw()
                 await trio.sleep(pause)
                 pause = min(pause * 2, 0.1)
         return False
@@ -157,8 +163,8 @@ class JobCgroup:
                 removed = cgroupfs.remove_tree(path)
             else:  # it may have thousands
                 try:
-                    removed = await trio.to_thread.run_sync(cgroupfs.remove_tree, path)
-                except (OSError, RuntimeError):  # there is no thread for it
+                    removed = await run_in_thread(partial(cgroupfs.remove_tree, path))
+                except NoThreadError:  # there is no thread for it
                     removed = cgroupfs.remove_tree(path)
             if not removed:
                 return False

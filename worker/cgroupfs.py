@@ -116,7 +116,7 @@ def _subdirectories(directory: int) -> list[str]:
 
 def _read_at(directory: int, name: str) -> str:
     try:
-        with open(name, opener=lambda file, flags: os.open(file, flags, dir_fd=directory)) as file:  # noqa: PTH123  # likewise
+        with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)) as file:  # noqa: PTH123  # likewise
             return file.read()
     except OSError:
         return ""
@@ -199,7 +199,7 @@ def thaw_members(path: str, freezer: str = FREEZER) -> None:
         freezer: where the freezer is mounted.
     """
     inside = set(members(path))
-    seen = set()
+    seen: set[str] = set()
     for pid in inside:
         for line in read(f"/proc/{pid}/cgroup").splitlines():
             _, controllers, place = line.split(":", 2)

@@ -49,7 +49,15 @@ READ_BYTES = 256 * 1024
 #: Turns that a job which prints flat out leaves to others between two reads. To send what it printed takes
 #: about so many; if it were read faster than that, its followers would have to fetch it from the disk.
 TURNS = 8
+#: Processes that were killed may be frozen if they have not gone after so long, and are told as stuck after
+#: so long; then they are killed again and again, so often. All in seconds.
+THAW_SECONDS, STUCK_SECONDS, STUCK_PAUSE = 0.2, 10.0, 1.0
+STUCK = "The job's processes were killed, and do not end, as the kernel holds them; it is tried again."
 _WAITING = "The job waits: the server's room for output is used up (`remove` frees some)."
+
+
+class StuckError(Exception):
+    """A job's processes were killed, and do not end."""
 
 
 @dataclass(slots=True)
@@ -92,6 +100,9 @@ class Job:
     _stop_asked: trio.Event = field(default_factory=trio.Event)
     _stop_done: trio.Event = field(default_factory=trio.Event)
     _grace: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _life: trio.CancelScope = field(default_factory=trio.CancelScope)
+    #: It has ended, or it was found that it does not.
+    _settled: GradualEvent = field(default_factory=GradualEvent)
 
     def status(self) -> JobStatus:
         """What is known of the job now."""
@@ -117,7 +128,8 @@ class Job:
         )
 
     def _now(self) -> tuple[str, ...]:
-        return (_WAITING,) if self.output.waiting else ()
+        stuck = self._settled.is_set() and not self.ended.is_set()
+        return (STUCK,) * stuck + (_WAITING,) * self.output.waiting
 
     def measured(self) -> JobStatus:
         """What is known of the job now, with what it has used so far."""
@@ -131,9 +143,18 @@ class Job:
 
         Calling it again, or on an ended job, is harmless: the first cause stays, and the shortest
         grace of all calls counts.
+
+        Raises:
+            StuckError: its processes were killed, and do not end; the job still runs.
         """
         self._ask_stop(cause, grace)
-        await self.ended.wait()
+        await self._settled.wait()
+        if not self.ended.is_set():
+            raise StuckError(STUCK)
+
+    def abandon(self) -> None:
+        """Wait no longer for processes that do not end; what is left is for the next server to remove."""
+        self._life.cancel()
 
     def _ask_stop(self, cause: Cause, grace: float) -> None:
         if self._stop_cause is None:
@@ -152,6 +173,10 @@ class Job:
         Raises:
             SpawnError, LimitRefusedError, OSError: it could not be started, and nothing of it is left.
         """
+        with self._life:
+            await self._run(hierarchies, spawner, on_running)
+
+    async def _run(self, hierarchies: Hierarchies, spawner: Spawner, on_running: Callable[[], None]) -> None:
         if hierarchies.tracking is None:
             processes: JobCgroup | ProcessTree = ProcessTree()
         else:
@@ -285,7 +310,25 @@ class Job:
             with self._grace:
                 await processes.wait_empty()
             processes.kill()
+            await self._insist(processes)
         self._stop_done.set()
+
+    async def _insist(self, processes: JobCgroup | ProcessTree) -> None:
+        """Return once those that were killed are gone; tell if they do not go."""
+        deadline = trio.current_time() + STUCK_SECONDS
+        while True:
+            with trio.move_on_after(THAW_SECONDS):
+                await processes.wait_empty()
+                return
+            processes.thaw()
+            processes.kill()
+            if trio.current_time() > deadline:
+                self._tell_stuck()
+
+    def _tell_stuck(self) -> None:
+        if not self._settled.is_set():
+            self.log.error("a job's processes were killed and do not end", job=self.id)
+            self._settled.set()
 
     @contextmanager
     def _accounting(self) -> Iterator[None]:
@@ -307,8 +350,12 @@ class Job:
                 out_of_memory = processes.out_of_memory()
                 self._usage = with_process(processes.usage(), end.usage)
             self._processes = None
-            if not await processes.remove():
-                self.log.error("a job's processes or cgroup could not be removed", job=self.id)
+            while not await processes.remove():
+                if processes.is_empty():
+                    self.log.error("a job's cgroup could not be removed", job=self.id)
+                    break
+                self._tell_stuck()
+                await trio.sleep(STUCK_PAUSE)
         finally:
             self._processes = None
             if child is not None:
@@ -317,6 +364,7 @@ class Job:
                 self.ended_at, self.end = max(self.started_at, time.time()), end
                 self.output.close()
                 self.ended.set()
+                self._settled.set()
 
 
 async def _give_way() -> None:  # noqa: ASYNC910  # TURNS is not 0

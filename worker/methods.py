@@ -35,7 +35,7 @@ from wire.payload import FROM_LOOKER, FROM_STARTER, Caps
 from .audit import Event, Outcome, Trail
 from .blocks import BLOCK_BYTES, Chunk
 from .bounds import SMALL_FRAME_BYTES, Bounds
-from .job import Job
+from .job import Job, StuckError
 from .output import Missing
 from .process_spec import process_spec
 from .reader import Reader
@@ -185,7 +185,10 @@ async def stop(call: Call, params: StopParams) -> Answer:
     grace = call.registry.grace if params.grace is None else _seconds("grace", params.grace)
     if not job.ended.is_set():
         call.trail.record(Event.JOB_STOPPING, Outcome.DONE, job=job.id, grace=grace)
-    await job.stop(Cause(CauseKind.STOPPED, by=call.identity.name), grace)
+    try:
+        await job.stop(Cause(CauseKind.STOPPED, by=call.identity.name), grace)
+    except StuckError as error:
+        raise RequestError(ErrorCode.RUNNING, str(error)) from error
     return partial(_tell, job)
 
 

@@ -51,6 +51,9 @@ class ProcessTree:
         if self._keeper:
             keeper.kill(self._keeper)
 
+    def thaw(self) -> None:
+        """Without a cgroup of ours there is none of a job's."""
+
     def out_of_memory(self) -> str | None:
         """Nobody counts, so nobody says so."""
         return None

@@ -21,7 +21,7 @@ from .descriptors import JobFiles
 from .failures import explain_start
 from .hierarchy import Hierarchies
 from .ids import Ids
-from .job import Job
+from .job import Job, StuckError
 from .log import Log
 from .output import OutputLog
 from .retain import FOREVER, Retention
@@ -248,7 +248,7 @@ class Registry:
                     by=cause.by,
                     cause=cause.detail,
                 )
-                nursery.start_soon(job.stop, cause, grace)
+                nursery.start_soon(_stop_for_good, job, cause, grace)
                 await trio.lowlevel.checkpoint()  # a thousand at once would hold up everybody else
 
     async def _run(self, job: Job, attempt: _Attempt, trail: Trail) -> None:  # noqa: ASYNC910  # a task, not called
@@ -300,3 +300,11 @@ class Registry:
                 signal=job.end.signal,
                 cause=job.cause.kind,
             )
+
+
+async def _stop_for_good(job: Job, cause: Cause, grace: float) -> None:
+    try:
+        await job.stop(cause, grace)
+    except StuckError:
+        job.abandon()
+        await job.ended.wait()

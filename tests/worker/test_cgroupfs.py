@@ -43,9 +43,17 @@ def test_a_tree_has_parents_first_and_no_links(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     top = str(tmp_path)
     assert sorted(cgroupfs.children(top)) == [f"{top}/a", f"{top}/c"]
-    found = cgroupfs.tree(top)
+    found: list[str] = []
+    left: list[str] = []
+
+    def leave(above: int, name: str) -> None:
+        left.append(str(Path(f"/proc/self/fd/{above}").readlink() / name))
+
+    cgroupfs.visit(top, lambda here: found.append(str(Path(f"/proc/self/fd/{here}").readlink())), leave)
     assert sorted(found) == [top, f"{top}/a", f"{top}/a/b", f"{top}/c"]
     assert found.index(f"{top}/a") < found.index(f"{top}/a/b")
+    assert sorted(left) == sorted(found)[1:]
+    assert left.index(f"{top}/a/b") < left.index(f"{top}/a")
     assert cgroupfs.children(f"{top}/none") == cgroupfs.children(f"{top}/file") == []
 
 

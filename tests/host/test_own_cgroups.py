@@ -1,0 +1,153 @@
+"""Jobs that make cgroups of their own: deep, many, frozen. They end with their job, and stop says so."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cgroups import own_place
+from tests.harness import Server, alive, eventually, serve
+from wire.errors import RequestError
+from worker import cgroupfs
+from worker.cgroupfs import FREEZER
+
+pytestmark = pytest.mark.host
+DEEP = 1100
+
+
+@pytest.fixture
+def server(shared_certificates: Path) -> Iterator[Server]:
+    with serve(shared_certificates) as server:
+        yield server
+
+
+def below(script: str) -> str:
+    """A script that does something in each cgroup that it is in."""
+    return f"""
+import os
+def own():
+    for line in open("/proc/self/cgroup"):
+        number, names, place = line.rstrip("\\n").split(":", 2)
+        root = "/sys/fs/cgroup"
+        for folder in ([f"{{root}}/{{names}}"] if names else [f"{{root}}/unified", root]):
+            if place != "/" and os.path.isdir(folder + place):
+                yield folder + place
+                break
+for folder in own():
+    os.chdir(folder)
+{script}
+"""
+
+
+NESTED = below(
+    f"""    made = 0
+    try:
+        while made < {DEEP}:
+            os.mkdir("x" * 20)
+            os.chdir("x" * 20)
+            made += 1
+    except OSError:
+        pass
+    print(made, flush=True)
+"""
+)
+MANY = below(
+    """    made = 0
+    try:
+        while made < 300:
+            os.mkdir(f"x{made}")
+            made += 1
+    except OSError:
+        pass
+    print(made, flush=True)
+"""
+)
+
+
+@pytest.mark.parametrize("script", [NESTED, MANY])
+def test_cgroups_of_a_job_go_with_it(server: Server, script: str) -> None:
+    with server.connect() as client:
+        job = client.start(["/usr/bin/python3", "-c", script])
+        assert client.wait(job.id).exit_code == 0
+        made = [int(line) for line in b"".join(piece.data for piece in client.stream(job.id)).split()]
+        assert sum(made) >= 64
+        assert not server.job_cgroups()
+        assert client.wait(client.start(["true"]).id).exit_code == 0
+
+
+def test_cgroups_of_a_job_do_not_keep_the_next_server_from_starting(shared_certificates: Path) -> None:
+    with serve(shared_certificates) as server, server.connect() as client:
+        job = client.start(["/usr/bin/python3", "-c", NESTED + "\nimport time; time.sleep(600)"])
+        eventually(lambda: client.query(job.id).output > 0, "the nested cgroups")
+        bases = server.cgroups()
+        os.kill(server.spawner_pid, signal.SIGKILL)
+        server.process.kill()
+        server.process.wait()
+    with serve(shared_certificates) as server, server.connect() as client:
+        assert client.wait(client.start(["true"]).id).exit_code == 0
+        eventually(lambda: not any(base.exists() for base in bases), "the dead server's cgroups are gone")
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """The name of a cgroup of v1's freezer that a job may make."""
+    if not (Path(FREEZER) / "cgroup.procs").exists():
+        pytest.skip("NOT TESTED: this host has no v1 freezer")
+    here = own_place("freezer")
+    path = Path(f"{FREEZER}{here}") / f"test-{os.getpid()}"
+    yield path
+    for folder in (path / "inner", path):
+        with suppress(OSError):
+            (folder / "freezer.state").write_text("THAWED")
+    with suppress(OSError):
+        cgroupfs.remove_tree(str(path))
+
+
+FROZEN = """
+mkdir -p {path}/inner
+{who} &
+echo $! > {path}/inner/cgroup.procs
+echo FROZEN > {path}/inner/freezer.state
+echo FROZEN > {path}/freezer.state
+echo ready
+wait
+"""
+
+
+def test_a_process_that_a_job_froze_ends_with_it(server: Server, freezer: Path) -> None:
+    with server.connect() as client:
+        job = client.start(["sh", "-c", FROZEN.format(path=freezer, who="sleep 600")])
+        eventually(lambda: client.query(job.id).output > 0, "the frozen process")
+        (frozen,) = map(int, (freezer / "inner/cgroup.procs").read_text().split())
+        ended = client.stop(job.id, grace=0)
+        assert ended.status.value == "signaled"
+        assert not alive(frozen)
+        assert not server.job_cgroups()
+
+
+def test_a_stop_that_did_not_stop_is_an_error(server: Server, freezer: Path) -> None:
+    """With a stranger in the same frozen cgroup, which is not ours to thaw."""
+    freezer.mkdir()
+    (freezer / "inner").mkdir()
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        (freezer / "inner/cgroup.procs").write_text(str(stranger.pid))
+        with server.connect() as client:
+            script = f"sleep 600 & echo $! > {freezer}/inner/cgroup.procs; echo ready; wait"
+            job = client.start(["sh", "-c", script])
+            eventually(lambda: client.query(job.id).output > 0, "the process in the freezer")
+            (freezer / "inner/freezer.state").write_text("FROZEN")
+            with pytest.raises(RequestError, match="were killed, and do not end"):
+                client.stop(job.id, grace=0)
+            status = client.query(job.id)
+            assert status.status.value == "running"
+            assert any("do not end" in note for note in status.notes)
+            with pytest.raises(RequestError, match="still runs"):
+                client.remove(job.id)
+            (freezer / "inner/freezer.state").write_text("THAWED")
+            assert client.wait(job.id).status.value == "signaled"
+            assert alive(stranger.pid)
+        stranger.kill()
