@@ -157,7 +157,8 @@ class JobCgroup:
                 pause = min(pause * 2, 0.1)
         return False
 
-    async def _remove_all(self) -> bool:  # noqa: ASYNC910  # most jobs have no cgroups below their own
+    async def _remove_all(self) -> bool:
+        await trio.lowlevel.checkpoint()
         for path in map(str, self.paths):
             if not cgroupfs.has_children(path):
                 removed = cgroupfs.remove_tree(path)
