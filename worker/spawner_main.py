@@ -108,6 +108,10 @@ def join(directory: int) -> None:
     os.close(fd)
 
 
+#: What a child says right before it becomes its program: if its pipe ends without, it was killed before.
+ABOUT_TO_EXEC = b"\n"
+
+
 class Child:
     """One process between fork and reaping."""
 
@@ -118,12 +122,13 @@ class Child:
         self.report = report  # where the keeper reports; -1 without one, or once it has
         self.kept = report >= 0
         self.failed = False
+        self.told = b""  # by the exec pipe
 
 
 class Spawner:
     """The loop: requests in, processes out, exit statuses back."""
 
-    def __init__(self, sock: socket.socket, rights: privileges.Privileges) -> None:
+    def __init__(self, sock: socket.socket, rights: privileges.Privileges, base: str = "") -> None:
         self.sock = sock
         self.rights = rights
         self.dismissed = False
@@ -132,7 +137,8 @@ class Spawner:
         self.children: dict[int, Child] = {}
         self.exec_pipes: dict[int, Child] = {}
         self.reports: dict[int, Child] = {}
-        self.born_inside = True  # until the kernel or the host does not know clone3 with a cgroup
+        # Until the kernel or the host turns out not to do that.
+        self.born_inside = is_born_alive(base)
         self.epoll = select.epoll()
         self.wakeup, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -262,6 +268,7 @@ class Spawner:
             words = encode(request["env"]).split(b"\0") if request["env"] else []
             env = dict(word.split(b"=", 1) for word in words)
             argv = encode(request["argv"]).split(b"\0")
+            os.write(exec_write, ABOUT_TO_EXEC)
             execute(argv, env)
         except OSError as error:
             os.write(exec_write, json.dumps({"step": step, "errno": error.errno}).encode())
@@ -270,8 +277,11 @@ class Spawner:
         os._exit(127)
 
     def finish_exec(self, child: Child) -> None:
-        """The close-on-exec pipe spoke: report success, or the failure that it carries."""
-        report = os.read(child.exec_pipe, 4096)
+        """The close-on-exec pipe spoke: at its end, report success, or the failure that it carried."""
+        if part := os.read(child.exec_pipe, 4096):
+            child.told += part
+            return
+        report = child.told.removeprefix(ABOUT_TO_EXEC)
         self.epoll.unregister(child.exec_pipe)
         os.close(child.exec_pipe)
         del self.exec_pipes[child.exec_pipe]
@@ -280,6 +290,10 @@ class Spawner:
             child.failed = True
             self.drop_report(child)
             self.send(op="failed", job=child.job, **json.loads(report))
+        elif not child.told:  # it was killed before, as by a cgroup that is being killed
+            child.failed, self.born_inside = True, False
+            self.drop_report(child)
+            self.send(op="failed", job=child.job, step="setup", errno=errno.ESRCH)
         elif child.report < 0:
             self.send(op="started", job=child.job, pid=child.pid, keeper=0)
         elif pid := os.read(child.report, keeper.PID_DIGITS):
@@ -323,7 +337,7 @@ class Spawner:
             child = self.children.pop(pid, None)
             if child is None:
                 continue  # an orphan of some job
-            if child.exec_pipe >= 0:  # it ran and ended before we saw the exec succeed
+            while child.exec_pipe >= 0:  # it ran and ended before we saw the exec succeed
                 self.finish_exec(child)
             if child.kept:
                 self.finish_kept(child)
@@ -334,6 +348,31 @@ class Spawner:
                     status=status,
                     usage=[usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024],
                 )
+
+
+def is_born_alive(base: str) -> bool:
+    """Whether a process can be born into a v2 cgroup, tried with one below ``base``.
+
+    Linux kills a child at its birth whose parent's cgroup, or one above that, was killed (cgroup.kill)
+    another number of times than its own: it takes the child for one that outran the kill.
+    """
+    if not base:
+        return True
+    trial = f"{base}/trial"
+    try:
+        os.mkdir(trial)  # noqa: PTH102  # likewise
+        directory = os.open(trial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            pid = fork_into(directory)
+            if pid == 0:
+                os._exit(0)
+            return os.waitpid(pid, 0)[1] == 0
+        finally:
+            os.close(directory)
+    except OSError:
+        return True  # whatever it is, a job's start will tell
+    finally:
+        cgroupfs.remove_tree(trial)
 
 
 def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
@@ -414,7 +453,7 @@ def main() -> None:
     rights.settle()
     sock = socket.socket(fileno=int(fd))
     sock.setblocking(True)
-    spawner = Spawner(sock, rights)
+    spawner = Spawner(sock, rights, cgroups[0] if cgroups else "")
     try:
         spawner.run()
     except (BrokenPipeError, ConnectionResetError):
