@@ -65,10 +65,9 @@ def fill(client: Client, python: str) -> JobStatus:
 
 
 def bound(server: Server, path: Path) -> Path:
-    """The file that bounds all jobs together."""
-    (file,) = (
-        file for base in server.cgroups() if path in base.parents and (file := base / "pids.max").exists()
-    )
+    """The file that bounds all jobs together; with v2, the server has a leaf beside it."""
+    bases = [base for base in server.cgroups() if path in base.parents and base.suffix != ".server"]
+    (file,) = (base / "pids.max" for base in bases if (base / "pids.max").exists())
     return file
 
 
