@@ -100,10 +100,10 @@ def read(path: Path) -> str:
 
 
 def test_what_fails_is_named_and_the_other_modes_run(tests: Path) -> None:
-    code, output = run(tests, "--mode", "busy", "--mode", "pinned", "-k", "test_pinned")
+    code, output = run(tests, "--mode", "pinned", "--mode", "busy", "-k", "test_busy")
     assert code == 1
     *_, first, named, second = output.splitlines()
-    assert first.startswith("busy, 1 of 1: FAILED with status 1, ")
+    assert first.startswith("pinned, 1 of 1: FAILED with status 1, ")
     assert named.startswith("  FAILED ")
-    assert "::test_pinned" in named
-    assert second.startswith("pinned, 1 of 1: passed, ")
+    assert "::test_busy" in named
+    assert second.startswith("busy, 1 of 1: passed, ")
