@@ -352,7 +352,7 @@ class Job:
             self._processes = None
             while not await processes.remove():
                 if processes.is_empty():
-                    self.log.error("a job's cgroup could not be removed", job=self.id)
+                    self.log.error("a job's processes or cgroup could not be removed", job=self.id)
                     break
                 self._tell_stuck()
                 await trio.sleep(STUCK_PAUSE)
