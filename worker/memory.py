@@ -24,8 +24,9 @@ from pathlib import Path
 
 import trio
 
-from .cgroupfs import read, write
+from .cgroupfs import has_children, read, visit, write
 from .oom import OomBell
+from .threads import NoThreadError, run_in_thread
 
 #: A period counts if all of the job waited for memory for STALLED of its PERIOD seconds, with so many FAULTS.
 #: Without CAP_SYS_RESOURCE, the kernel takes only periods that are multiples of two seconds.
@@ -34,6 +35,8 @@ STALLED, PERIOD, FAULTS = 0.3, 2.0, 50
 PERIODS = 3
 #: The share of its ceiling from which a job's own data leaves too little for the pages of files.
 OWN_DATA = 0.8
+#: Seconds between two looks at what a job makes below its cgroup of v1's memory controller.
+BELOW_SECONDS = 0.5
 #: The kernel's OOM state may take a moment to show after its event, in seconds.
 _SETTLE = 0.1
 
@@ -108,6 +111,7 @@ class MemoryWatch:
         async with trio.open_nursery() as nursery:
             if self._version == 1:
                 nursery.start_soon(guard, partial(self._watch_events, kill))
+                nursery.start_soon(guard, self._release_below)
             if self._pressure is not None:
                 nursery.start_soon(guard, partial(self._watch_pressure, self._limit, self._pressure, kill))
         if refused:
@@ -133,6 +137,18 @@ class MemoryWatch:
                         await trio.sleep(0.001)
                     self._verdict = "it was out of memory at its memory limit"
                     kill()
+
+    async def _release_below(self) -> None:
+        """Give v1's OOM killer back to cgroups that the job makes below its own, as container engines do.
+
+        They inherit that it is held back, and nobody is told that they are out of memory: their processes
+        would wait for ever.
+        """
+        while True:
+            await trio.sleep(BELOW_SECONDS)
+            if has_children(str(self._path)):
+                with contextlib.suppress(NoThreadError):  # then the next time
+                    await run_in_thread(partial(_give_back_below, str(self._path)))
 
     async def _watch_pressure(self, limit: int, pressure: Path, kill: Callable[[], None]) -> None:
         with _pressure_events(pressure) as events:
@@ -179,6 +195,23 @@ def _count(path: Path, key: str) -> int:
         if name == key:
             return int(value)
     return 0
+
+
+def _give_back_below(path: str) -> None:
+    def release(directory: int) -> None:
+        if os.fstat(directory).st_ino == own:
+            return
+        with contextlib.suppress(OSError):  # it has just been removed
+            fd = os.open("memory.oom_control", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                if b"oom_kill_disable 1" in os.read(fd, 4096):
+                    os.write(fd, b"0")
+            finally:
+                os.close(fd)
+
+    with contextlib.suppress(OSError):  # likewise
+        own = Path(path).stat().st_ino
+        visit(path, release)
 
 
 @contextlib.contextmanager

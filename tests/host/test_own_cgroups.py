@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cgroups import own_place
-from tests.harness import Server, alive, eventually, serve
+from tests.harness import SLOW, Server, alive, eventually, serve
 from wire.errors import RequestError
+from wire.limits import parse_limits
 from worker import cgroupfs
 
 pytestmark = pytest.mark.host
@@ -90,6 +91,28 @@ def test_cgroups_of_a_job_do_not_keep_the_next_server_from_starting(shared_certi
     with serve(shared_certificates) as server, server.connect() as client:
         assert client.wait(client.start(["true"]).id).exit_code == 0
         eventually(lambda: not any(base.exists() for base in bases), "the dead server's cgroups are gone")
+
+
+def test_a_cgroup_of_a_job_may_run_out_of_memory_by_itself(server: Server) -> None:
+    """As container engines in a job do: the kernel ends what is in it, and the job goes on."""
+    if not Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists():
+        pytest.skip("NOT TESTED: this host's memory controller is v2's")
+    script = """
+cd /sys/fs/cgroup/memory/$(sed -n "s/.*:memory://p" /proc/self/cgroup)
+mkdir inner
+echo 16M > inner/memory.limit_in_bytes
+sh -c 'echo $$ > inner/cgroup.procs; exec head -c 100000000 /dev/zero | tail'
+echo "ended with $?"
+rmdir inner
+"""
+    with server.connect() as client:
+        job = client.start(["sh", "-c", script], limits=parse_limits(memory="200M"), seconds=30.0 * SLOW)
+        ended = client.wait(job.id)
+        output = b"".join(piece.data for piece in client.stream(job.id))
+    assert ended.cause is not None
+    assert (ended.cause.kind.value, ended.exit_code) == ("exited", 0), (ended, output)
+    assert b"ended with" in output
+    assert b"ended with 0" not in output
 
 
 @pytest.fixture
