@@ -6,7 +6,7 @@ denied.
 
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -232,12 +232,13 @@ async def stream(call: Call, params: StreamParams) -> Answer:
         raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
     job = call.registry.find(params.id)
     log = job.output
-    start = await find_start(log, params, call.turn)
-    end = None if params.follow else log.size
-    with (
-        log.subscribe() as doorbell,
-        closing(Reader(log, start, params.stream, end, room=call.room, alone=call.alone)) as reader,
-    ):
+    with ExitStack() as stack:
+        # First of all: what is removed stays for those who have subscribed.
+        doorbell = stack.enter_context(log.subscribe())
+        start = await find_start(log, params, call.turn)
+        end = None if params.follow else log.size
+        reader = Reader(log, start, params.stream, end, room=call.room, alone=call.alone)
+        stack.callback(reader.close)
         if params.relative:
             # If it is cut before there is anything to send, it must yet go on from here.
             await call.room()

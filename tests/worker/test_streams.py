@@ -205,3 +205,20 @@ async def test_a_stream_that_has_nothing_to_send_is_never_given_up(
     with trio.move_on_after(1000) as scope:
         await answer(call, "stream", id="a")
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("params", [{"tail_bytes": 6}, {"tail_lines": 1}])
+async def test_what_is_removed_while_a_tail_is_looked_for_is_sent_yet(params: dict[str, int]) -> None:
+    job = ended_job(*LINES)
+
+    class Removed(FakeCall):
+        async def turn(self) -> None:
+            await super().turn()
+            job.output.remove()
+
+    call = Removed(FakeRegistry(job), Role.USER)
+    await answer(call, "stream", id="a", follow=False, **params)
+    whole = b"".join(data for _, data in LINES)
+    assert b"".join(chunk.data for chunk in call.chunks) == whole[-4 if "tail_lines" in params else -6 :]
+    assert not call.gaps
+    assert job.output.dropped == job.output.size  # and then it is gone
