@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -97,7 +98,9 @@ class Session:
         self._log = log
         self._server = server
         large = large or LargeFrames()
-        self._intake = Intake(stream, self.connection, self.turn, large.of(identity.principal))
+        self._intake = Intake(
+            stream, self.connection, partial(self.turn, heavy=True), large.of(identity.principal)
+        )
         self._outbox = Outbox(stream, stall, acknowledged)
         self.alone = trio.CapacityLimiter(ALONE)
         self._reading = trio.CancelScope()
@@ -109,12 +112,12 @@ class Session:
         await self.room(REPLY_BYTES)
         self.queue(message)
 
-    async def turn(self) -> None:
-        """Wait for this identity's turn to do what is costly, before the next checkpoint."""
+    async def turn(self, *, heavy: bool = False) -> None:
+        """Wait for this identity's turn to do what is costly, or heavy, before the next checkpoint."""
         if self.turns is None:
             await trio.lowlevel.checkpoint()
         else:
-            await self.turns.take(self.identity.principal)
+            await self.turns.take(self.identity.principal, heavy=heavy)
 
     async def room(self, most: int) -> None:
         """Wait until fewer than ``most`` bytes wait to be sent."""

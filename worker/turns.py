@@ -2,53 +2,55 @@
 
 A page of `list` costs a millisecond of computing. A thousand that become due at once would hold everybody
 else up for seconds; in turns, they hold nobody up for longer than one of them takes. A request needs several
-rounds of the loop. So after a turn that took long, some rounds pass without one, and other clients' requests
-wait for one or two such turns, and not for one in each of their rounds.
+rounds of the loop. So after a turn for something heavy, some rounds pass without one, and other clients'
+requests wait for one or two such turns, and not for one in each of their rounds.
 """
 
-import time
+from dataclasses import dataclass, field
 
 import trio
 
 from .line import Line
 
-#: A turn that takes longer than this is long, in seconds.
-LONG_SECONDS = 0.002
-#: Rounds of the loop without a turn after a long one: a `query` takes about as many.
+#: Rounds of the loop without a turn after a heavy one: a `query` takes about as many.
 ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    heavy: bool
+    come: trio.Event = field(default_factory=trio.Event)
 
 
 class Turns:
     """Who waits for a turn; `run` gives them."""
 
     def __init__(self) -> None:
-        self._line: Line[trio.Event] = Line()
+        self._line: Line[_Turn] = Line()
         self._some = trio.Event()
 
-    async def take(self, source: str) -> None:
+    async def take(self, source: str, *, heavy: bool = False) -> None:
         """Wait for a turn. What is done before the next checkpoint is done in it.
 
         Args:
             source: whose turn: sources get theirs in rotation, however many each of them waits for.
+            heavy: whether it is for more than a few milliseconds of computing.
         """
-        turn = trio.Event()
+        turn = _Turn(heavy)
         self._line.join(source, turn)
         self._some.set()
         try:
-            await turn.wait()
+            await turn.come.wait()
         finally:
             self._line.leave(source, turn)
 
     async def run(self) -> None:
-        """Give one turn each time the event loop comes round, for as long as it runs."""
+        """Give at most one turn each time the event loop comes round, for as long as it runs."""
         while True:
             if (turn := self._line.next()) is not None:
-                began = time.perf_counter()
-                turn.set()
-                await trio.lowlevel.checkpoint()
-                if time.perf_counter() - began > LONG_SECONDS:
-                    for _ in range(ROUNDS):
-                        await trio.lowlevel.checkpoint()
+                turn.come.set()
+                for _ in range(1 + ROUNDS * turn.heavy):
+                    await trio.lowlevel.checkpoint()
             else:
                 self._some = trio.Event()
                 await self._some.wait()
