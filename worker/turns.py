@@ -49,7 +49,8 @@ class Turns:
         while True:
             if (turn := self._line.next()) is not None:
                 turn.come.set()
-                for _ in range(1 + ROUNDS * turn.heavy):
+                await trio.lowlevel.checkpoint()
+                for _ in range(ROUNDS * turn.heavy):
                     await trio.lowlevel.checkpoint()
             else:
                 self._some = trio.Event()
