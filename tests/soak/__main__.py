@@ -7,6 +7,7 @@ import argparse
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -157,7 +158,14 @@ def main() -> int:
     out = asked.out or Path(tempfile.mkdtemp(prefix="soak-"))
     out.mkdir(parents=True, exist_ok=True)
     say(f"seed {asked.seed}, {asked.seconds:g} s, files in {out}\n{HEAD}")
-    return 0 if Soak(asked, out).run() else 1
+    # So that the phase ends in its order, and its server with it; Trio sees to SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        return 0 if Soak(asked, out).run() else 1
+    except (KeyboardInterrupt, BaseExceptionGroup):
+        say(f"soak: ended from outside, with seed {asked.seed}")
+        return 130
 
 
 if __name__ == "__main__":
