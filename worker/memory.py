@@ -111,7 +111,6 @@ class MemoryWatch:
         async with trio.open_nursery() as nursery:
             if self._version == 1:
                 nursery.start_soon(guard, partial(self._watch_events, kill))
-                nursery.start_soon(guard, self._release_below)
             if self._pressure is not None:
                 nursery.start_soon(guard, partial(self._watch_pressure, self._limit, self._pressure, kill))
         if refused:
@@ -127,16 +126,21 @@ class MemoryWatch:
 
     async def _watch_events(self, kill: Callable[[], None]) -> None:
         with _held_back(self._path) as events:
-            if self._kills():  # before it was held back
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._release_below)
+                await self._watch_held_back(events, kill)
+
+    async def _watch_held_back(self, events: int, kill: Callable[[], None]) -> None:
+        if self._kills():  # before it was held back
+            kill()
+        while True:
+            await trio.lowlevel.wait_readable(events)
+            os.eventfd_read(events)
+            with trio.move_on_after(_SETTLE):
+                while not _count(self._path / "memory.oom_control", "under_oom"):  # noqa: ASYNC110
+                    await trio.sleep(0.001)
+                self._verdict = "it was out of memory at its memory limit"
                 kill()
-            while True:
-                await trio.lowlevel.wait_readable(events)
-                os.eventfd_read(events)
-                with trio.move_on_after(_SETTLE):
-                    while not _count(self._path / "memory.oom_control", "under_oom"):  # noqa: ASYNC110
-                        await trio.sleep(0.001)
-                    self._verdict = "it was out of memory at its memory limit"
-                    kill()
 
     async def _release_below(self) -> None:
         """Give v1's OOM killer back to cgroups that the job makes below its own, as container engines do.
