@@ -52,7 +52,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def commands(cli: Program, admin: Client, authority: Path, tmp_path: Path) -> dict[str, list[str]]:
+def commands(cli: Program, admin: Client, authority: Path, tmp_path: Path) -> Iterator[dict[str, list[str]]]:
     """A command line for each command that ends well and prints something on stdout alone."""
     jobs = [admin.start(["true"]).id for _ in range(2)]
     running = admin.start(["sleep", "600"]).id
@@ -62,7 +62,7 @@ def commands(cli: Program, admin: Client, authority: Path, tmp_path: Path) -> di
     (tmp_path / "for-sign").mkdir()
     made = cli("certs", "request", "signed", "--dir", str(tmp_path / "for-sign"))
     request = made.text.strip()
-    return {
+    yield {
         "--version": ["--version"],
         "--help": ["--help"],
         "list": ["list"],
@@ -80,6 +80,7 @@ def commands(cli: Program, admin: Client, authority: Path, tmp_path: Path) -> di
         "certs show": ["certs", "show", *at],
         "certs export": ["certs", "export", "admin", "--p12", str(tmp_path / "a.p12"), "--force", *at],
     }
+    admin.stop(running, grace=0)
 
 
 def check(name: str, mode: str, result: Result) -> None:
