@@ -45,7 +45,6 @@ def half() -> Iterator[Enter]:
         try:
             yield enter
         finally:
-            cgroup.kill()
             trio.run(cgroup.remove)
 
 

@@ -7,8 +7,7 @@ do, and on hosts with v1 controllers of one in each of theirs: they limit it, an
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
@@ -19,7 +18,7 @@ from . import cgroupfs
 from .ceilings import apply
 from .hierarchy import Hierarchies
 from .memory import MemoryWatch
-from .threads import NoThreadError, run_in_thread
+from .stepwise import in_turns
 from .usage import measure
 
 #: Longest wait for killed processes to leave and for the cgroup to be removed, in seconds.
@@ -89,31 +88,31 @@ class JobCgroup:
         """The processes in the cgroup and in those that the job made below it."""
         return cgroupfs.members(str(self.path))
 
-    def is_empty(self) -> bool:
+    async def is_empty(self) -> bool:
         """Whether no living process is left in the cgroup or below it; False if that cannot be read now."""
-        return cgroupfs.is_empty(str(self.path))
+        return await in_turns(cgroupfs.looking(str(self.path)))
 
-    def signal(self, number: signal.Signals) -> None:
+    async def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of the job, and to no stranger."""
-        cgroupfs.send(str(self.path), number)
+        await in_turns(cgroupfs.sending(str(self.path), number))
 
-    def kill(self) -> None:
-        """Kill every process of the job at once.
+    async def kill(self) -> None:
+        """Kill every process of the job at once. A cancel does not stop it; it is bounded.
 
         It may fail for a moment, as when descriptors have run out: `remove` tries again.
         """
-        cgroupfs.kill(str(self.path))
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
+            await in_turns(cgroupfs.killing(str(self.path)))
 
-    def thaw(self) -> None:
-        """Thaw processes that the job froze by another hierarchy: no kill reaches them."""
-        with contextlib.suppress(OSError):
-            cgroupfs.thaw_members(str(self.path))
+    async def thaw(self) -> None:
+        """Free processes that the job froze by another hierarchy: no kill reaches them."""
+        await in_turns(cgroupfs.freeing(str(self.path)))
 
     def out_of_memory(self) -> str | None:
         """Why the job ran out of memory, in words, if it did."""
         return self._memory.verdict() if self._memory is not None else None
 
-    async def watch(self, kill: Callable[[], None]) -> None:
+    async def watch(self, kill: Callable[[], Awaitable[object]]) -> None:
         """See to it that the job ends as one when it is out of memory; run this while it lives.
 
         Args:
@@ -123,7 +122,7 @@ class JobCgroup:
         if self._memory is not None:
             await self._memory.run(kill)
 
-    async def finish_kills(self, kill: Callable[[], None]) -> None:
+    async def finish_kills(self, kill: Callable[[], Awaitable[object]]) -> None:
         """See to it that the job ends as one when the kernel's OOM killer takes a part of it."""
         await trio.lowlevel.checkpoint()
         if self._memory is not None:
@@ -137,7 +136,7 @@ class JobCgroup:
         """Wait until no living process is left. Looks again ever more rarely, 50 times a second at least."""
         await trio.lowlevel.checkpoint()
         pause = 0.0005
-        while not self.is_empty():
+        while not await self.is_empty():
             await trio.sleep(pause)
             pause = min(pause * 2, 0.02)
 
@@ -148,25 +147,18 @@ class JobCgroup:
             pause, began = 0.0005, trio.current_time()
             while True:
                 # Again each time: a process that was being started may have joined after the last kill.
-                self.kill()
-                if self.is_empty() and await self._remove_all():
+                await self.kill()
+                if await self.is_empty() and await self._remove_all():
                     return True
                 if trio.current_time() - began > FROZEN_AFTER:
-                    self.thaw()
+                    await self.thaw()
                 await trio.sleep(pause)
                 pause = min(pause * 2, 0.1)
         return False
 
     async def _remove_all(self) -> bool:
         await trio.lowlevel.checkpoint()
-        for path in map(str, self.paths):
-            if not cgroupfs.has_children(path):
-                removed = cgroupfs.remove_tree(path)
-            else:  # it may have thousands
-                try:
-                    removed = await run_in_thread(partial(cgroupfs.remove_tree, path))
-                except NoThreadError:  # there is no thread for it
-                    removed = cgroupfs.remove_tree(path)
-            if not removed:
+        for path in self.paths:
+            if not await in_turns(cgroupfs.removing(str(path))):
                 return False
         return True

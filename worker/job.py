@@ -200,7 +200,7 @@ class Job:
                     await self._live(processes, child)
                 finally:
                     drain.deadline = trio.current_time() + DRAIN_DEADLINE
-                    processes.kill()
+                    await processes.kill()  # noqa: ASYNC102  # it is shielded and bounded
                     killed.set()
                     for scope in waiting:
                         scope.cancel()  # what the pipes hold is little, and kept whether there is room or not
@@ -249,8 +249,8 @@ class Job:
     async def _kill_rest(self, processes: JobCgroup | ProcessTree, killed: trio.Event) -> None:
         """Kill who was missed: only cgroup.kill takes those too that are being forked meanwhile."""
         await killed.wait()
-        while not processes.is_empty():
-            processes.kill()
+        while not await processes.is_empty():
+            await processes.kill()
             await trio.sleep(KILL_PAUSE)
 
     async def _pump(
@@ -270,7 +270,7 @@ class Job:
         left = DRAIN_BYTES
         while data := await stream.receive_some(READ_BYTES):
             self.output.append(number, data)
-            if processes.is_empty():
+            if await processes.is_empty():
                 left -= len(data)
                 if left <= 0:  # no pipe holds so much: a stranger writes into it
                     self.log.warning("output was cut: a process outside the job writes to it", job=self.id)
@@ -305,11 +305,11 @@ class Job:
         await self._stop_asked.wait()
         if not child.ended.is_set():
             self.cause = self._stop_cause
-            processes.signal(signal.SIGTERM)
-            processes.signal(signal.SIGCONT)  # a stopped process hears TERM only once it goes on
+            await processes.signal(signal.SIGTERM)
+            await processes.signal(signal.SIGCONT)  # a stopped process hears TERM only once it goes on
             with self._grace:
                 await processes.wait_empty()
-            processes.kill()
+            await processes.kill()
             await self._insist(processes)
         self._stop_done.set()
 
@@ -320,8 +320,10 @@ class Job:
             with trio.move_on_after(THAW_SECONDS):
                 await processes.wait_empty()
                 return
-            processes.thaw()
-            processes.kill()
+            if await processes.is_empty():  # to look at thousands of cgroups may have taken longer
+                return
+            await processes.thaw()
+            await processes.kill()
             if trio.current_time() > deadline:
                 self._tell_stuck()
 
@@ -351,7 +353,9 @@ class Job:
                 self._usage = with_process(processes.usage(), end.usage)
             self._processes = None
             while not await processes.remove():
-                if processes.is_empty():
+                with trio.CancelScope(shield=True):
+                    gone = await processes.is_empty()
+                if gone:
                     self.log.error("a job's processes or cgroup could not be removed", job=self.id)
                     break
                 self._tell_stuck()

@@ -21,13 +21,17 @@ import select
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
-from .cgroupfs import has_children, read, visit, write
+from .cgroupfs import has_children, read, write
 from .oom import OomBell
-from .threads import NoThreadError, run_in_thread
+from .stepwise import in_turns
+from .walk import Steps, walk
 
+#: Ends the job.
+Kill: TypeAlias = Callable[[], Awaitable[object]]
 #: A period counts if all of the job waited for memory for STALLED of its PERIOD seconds, with so many FAULTS.
 #: Without CAP_SYS_RESOURCE, the kernel takes only periods that are multiples of two seconds.
 STALLED, PERIOD, FAULTS = 0.3, 2.0, 50
@@ -89,7 +93,7 @@ class MemoryWatch:
         local = self._path / "memory.events.local"
         return _count(local, "oom_group_kill") or _count(local, "oom_kill")
 
-    async def run(self, kill: Callable[[], None]) -> None:
+    async def run(self, kill: Kill) -> None:
         """Watch until cancelled; kill the job when it is out of memory and the kernel does not.
 
         Raises:
@@ -116,23 +120,23 @@ class MemoryWatch:
         if refused:
             raise ExceptionGroup("a watch was refused", refused)
 
-    async def finish_kills(self, kill: Callable[[], None]) -> None:
+    async def finish_kills(self, kill: Kill) -> None:
         """Kill the rest of a job of which v1's OOM killer has taken a process; return at once with v2."""
         await trio.lowlevel.checkpoint()
         while self._version == 1:
             await self._bell.wait()
             if self._kills():
-                kill()
+                await kill()
 
-    async def _watch_events(self, kill: Callable[[], None]) -> None:
+    async def _watch_events(self, kill: Kill) -> None:
         with _held_back(self._path) as events:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._release_below)
                 await self._watch_held_back(events, kill)
 
-    async def _watch_held_back(self, events: int, kill: Callable[[], None]) -> None:
+    async def _watch_held_back(self, events: int, kill: Kill) -> None:
         if self._kills():  # before it was held back
-            kill()
+            await kill()
         while True:
             await trio.lowlevel.wait_readable(events)
             os.eventfd_read(events)
@@ -140,7 +144,7 @@ class MemoryWatch:
                 while not _count(self._path / "memory.oom_control", "under_oom"):  # noqa: ASYNC110
                     await trio.sleep(0.001)
                 self._verdict = "it was out of memory at its memory limit"
-                kill()
+                await kill()
 
     async def _release_below(self) -> None:
         """Give v1's OOM killer back to cgroups that the job makes below its own, as container engines do.
@@ -151,10 +155,9 @@ class MemoryWatch:
         while True:
             await trio.sleep(BELOW_SECONDS)
             if has_children(str(self._path)):
-                with contextlib.suppress(NoThreadError):  # then the next time
-                    await run_in_thread(partial(_give_back_below, str(self._path)))
+                await in_turns(_giving_back(str(self._path)))
 
-    async def _watch_pressure(self, limit: int, pressure: Path, kill: Callable[[], None]) -> None:
+    async def _watch_pressure(self, limit: int, pressure: Path, kill: Kill) -> None:
         with _pressure_events(pressure) as events:
             while True:
                 await trio.lowlevel.wait_readable(events.fileno())
@@ -167,7 +170,7 @@ class MemoryWatch:
                         "its own data filled its memory limit, and it had no room left for its programs: "
                         f"for {PERIODS * PERIOD:g} s it waited for memory again and again"
                     )
-                    kill()
+                    await kill()
 
     async def _thrashes(self, limit: int, pressure: Path) -> bool:
         """Look for one period, if the job's own data fills its limit."""
@@ -201,21 +204,21 @@ def _count(path: Path, key: str) -> int:
     return 0
 
 
-def _give_back_below(path: str) -> None:
-    def release(directory: int) -> None:
-        if os.fstat(directory).st_ino == own:
-            return
-        with contextlib.suppress(OSError):  # it has just been removed
-            fd = os.open("memory.oom_control", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                if b"oom_kill_disable 1" in os.read(fd, 4096):
-                    os.write(fd, b"0")
-            finally:
-                os.close(fd)
-
-    with contextlib.suppress(OSError):  # likewise
+def _giving_back(path: str) -> Steps:
+    """Let the kernel's OOM killer act in the cgroups below one."""
+    with contextlib.suppress(OSError):  # they are looked at again
         own = Path(path).stat().st_ino
-        visit(path, release)
+        for cgroup, left in walk(path):
+            if left is None and os.fstat(cgroup).st_ino != own:
+                _give_back(cgroup)
+            yield
+    return True
+
+
+def _give_back(cgroup: int) -> None:
+    with contextlib.suppress(OSError):  # it has just been removed
+        if "oom_kill_disable 1" in read("memory.oom_control", cgroup):
+            write("memory.oom_control", "0", cgroup)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ It stands where `worker.cgroup.JobCgroup` stands elsewhere. Nothing can be limit
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
@@ -37,33 +37,37 @@ class ProcessTree:
         """The job's processes."""
         return keeper.descendants(self._keeper) if self._keeper else []
 
-    def is_empty(self) -> bool:
+    async def is_empty(self) -> bool:
         """Whether no living process is left."""
+        await trio.lowlevel.checkpoint()
         return not self.pids()
 
-    def signal(self, number: signal.Signals) -> None:
+    async def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of the job, and to no stranger."""
+        await trio.lowlevel.checkpoint()
         if self._keeper:
             keeper.send(self._keeper, number)
 
-    def kill(self) -> None:
-        """Kill every process of the job; `remove` does it until none is left."""
+    async def kill(self) -> None:
+        """Kill every process of the job; `remove` does it until none is left. A cancel does not stop it."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
         if self._keeper:
             keeper.kill(self._keeper)
 
-    def thaw(self) -> None:
+    async def thaw(self) -> None:
         """Without a cgroup of ours there is none of a job's."""
+        await trio.lowlevel.checkpoint()
 
     def out_of_memory(self) -> str | None:
         """Nobody counts, so nobody says so."""
         return None
 
-    async def watch(self, kill: Callable[[], None]) -> None:
+    async def watch(self, kill: Callable[[], Awaitable[object]]) -> None:
         """There is nothing to watch."""
         del kill
         await trio.lowlevel.checkpoint()
 
-    async def finish_kills(self, kill: Callable[[], None]) -> None:
+    async def finish_kills(self, kill: Callable[[], Awaitable[object]]) -> None:
         """Nobody tells whom of them the kernel took."""
         del kill
         await trio.lowlevel.checkpoint()
@@ -75,15 +79,15 @@ class ProcessTree:
     async def wait_empty(self) -> None:
         """Wait until no living process is left."""
         await trio.lowlevel.checkpoint()
-        while not self.is_empty():  # noqa: ASYNC110  # nobody tells
+        while not await self.is_empty():  # noqa: ASYNC110  # nobody tells
             await trio.sleep(0.02)
 
     async def remove(self) -> bool:
         """Kill what is left; return False if some would not go within the deadline."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
             await trio.lowlevel.checkpoint()
-            while not self.is_empty():
-                self.kill()
+            while not await self.is_empty():
+                await self.kill()
                 await trio.sleep(0.005)
             return True
         return False

@@ -3,15 +3,17 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.cgroups import own_place
+from tests.faults.inject import Faults
 from tests.harness import SLOW, Server, alive, eventually, serve
-from wire.errors import RequestError
+from tests.host.common import begin, program
+from wire.errors import ErrorCode, RequestError
 from wire.limits import parse_limits
 from worker import cgroupfs
 
@@ -116,6 +118,12 @@ rmdir inner
 
 
 @pytest.fixture
+def faults(tmp_path: Path) -> Faults:
+    """Faults for one server, none of them yet."""
+    return Faults(tmp_path)
+
+
+@pytest.fixture
 def freezer() -> Iterator[Path]:
     """The name of a cgroup of v1's freezer that a job may make."""
     if not (Path(FREEZER) / "cgroup.procs").exists():
@@ -123,11 +131,8 @@ def freezer() -> Iterator[Path]:
     here = own_place("freezer")
     path = Path(f"{FREEZER}{here}") / f"test-{os.getpid()}"
     yield path
-    for folder in (path / "inner", path):
-        with suppress(OSError):
-            (folder / "freezer.state").write_text("THAWED")
-    with suppress(OSError):
-        cgroupfs.remove_tree(str(path))
+    cgroupfs.freeze(str(path), frozen=False)
+    cgroupfs.remove_tree(str(path))
 
 
 FROZEN = """
@@ -152,25 +157,71 @@ def test_a_process_that_a_job_froze_ends_with_it(server: Server, freezer: Path) 
         assert not server.job_cgroups()
 
 
-def test_a_stop_that_did_not_stop_is_an_error(server: Server, freezer: Path) -> None:
-    """With a stranger in the same frozen cgroup, which is not ours to thaw."""
+def test_a_process_that_is_frozen_beside_a_stranger_ends_and_the_stranger_stays(
+    server: Server, freezer: Path
+) -> None:
+    """It is taken out of that cgroup, which is not ours to thaw."""
     freezer.mkdir()
     (freezer / "inner").mkdir()
     with subprocess.Popen(["sleep", "600"]) as stranger:
-        (freezer / "inner/cgroup.procs").write_text(str(stranger.pid))
-        with server.connect() as client:
-            script = f"sleep 600 & echo $! > {freezer}/inner/cgroup.procs; echo ready; wait"
-            job = client.start(["sh", "-c", script])
-            eventually(lambda: client.query(job.id).output > 0, "the process in the freezer")
-            (freezer / "inner/freezer.state").write_text("FROZEN")
-            with pytest.raises(RequestError, match="were killed, and do not end"):
-                client.stop(job.id, grace=0)
-            status = client.query(job.id)
-            assert status.status.value == "running"
-            assert any("do not end" in note for note in status.notes)
-            with pytest.raises(RequestError, match="still runs"):
-                client.remove(job.id)
+        try:
+            (freezer / "inner/cgroup.procs").write_text(str(stranger.pid))
+            with server.connect() as client:
+                script = f"sleep 600 & echo $! > {freezer}/inner/cgroup.procs; echo ready; wait"
+                job = client.start(["sh", "-c", script])
+                eventually(lambda: client.query(job.id).output > 0, "the process in the freezer")
+                (freezer / "inner/freezer.state").write_text("FROZEN")
+                assert client.stop(job.id, grace=0).status.value == "signaled"
+            assert (freezer / "inner/cgroup.procs").read_text().split() == [str(stranger.pid)]
+            assert (freezer / "inner/freezer.state").read_text() == "FROZEN\n"
+            assert not server.job_cgroups()
+        finally:
             (freezer / "inner/freezer.state").write_text("THAWED")
-            assert client.wait(job.id).status.value == "signaled"
-            assert alive(stranger.pid)
-        stranger.kill()
+            stranger.kill()
+
+
+def test_a_process_that_is_frozen_deeper_than_a_path_is_long_ends(server: Server, freezer: Path) -> None:
+    script = f"""
+import os, time
+os.chdir({str(freezer.parent)!r})
+for name in ({freezer.name!r}, *["x" * 20] * {DEEP // 4}):
+    os.mkdir(name)
+    os.chdir(name)
+pid = os.fork()
+if pid == 0:
+    time.sleep(600)
+open("cgroup.procs", "w").write(str(pid))
+open("freezer.state", "w").write("FROZEN")
+print(pid, flush=True)
+time.sleep(600)
+"""
+    with server.connect() as client:
+        job = client.start(["/usr/bin/python3", "-c", script])
+        eventually(lambda: client.query(job.id).output > 0, "the frozen process")
+        frozen = int(b"".join(piece.data for piece in client.stream(job.id, follow=False)))
+        assert client.stop(job.id, grace=0).status.value == "signaled"
+        assert not alive(frozen)
+        assert not server.job_cgroups()
+
+
+def test_a_stop_that_did_not_stop_is_an_error(shared_certificates: Path, faults: Faults) -> None:
+    """The kernel takes no kill; once it does, the job ends, and its end is told as ever."""
+    with serve(shared_certificates, prefix=faults.prefix) as server, server.connect() as client:
+        job, _ = begin(client, program("stay_deaf"))
+        faults.cgroup("open", "EACCES", "cgroup.kill")
+        with pytest.raises(RequestError, match="were killed, and do not end") as caught:
+            client.stop(job.id, grace=0)
+        assert caught.value.code is ErrorCode.RUNNING
+        status = client.query(job.id)
+        assert status.status.value == "running"
+        assert any("do not end" in note for note in status.notes)
+        with pytest.raises(RequestError, match="still runs"):
+            client.remove(job.id)
+        command = [sys.executable, "-m", "client.cli", "stop", "--grace", "0", job.id]
+        stop = subprocess.run(command, env=server.environment(), capture_output=True, text=True, check=False)
+        assert (stop.returncode != 0, "were killed, and do not end" in stop.stderr) == (True, True)
+        faults.end()
+        assert client.wait(job.id).status.value == "signaled"
+        assert client.remove(job.id).id == job.id
+        told = [line for line in server.log if "were killed and do not end" in line["message"]]
+        assert [line["job"] for line in told] == [job.id]

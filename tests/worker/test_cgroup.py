@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, SLOW
 from tests.worker.common import descriptors, directories
 from wire.limits import Limits
 from worker import cgroup as cgroup_module
@@ -18,6 +18,7 @@ from worker.ceilings import LimitRefusedError
 from worker.cgroup import JobCgroup
 from worker.disks import whole_disks
 from worker.hierarchy import Hierarchies
+from worker.stepwise import STEPS
 
 pytestmark = [pytest.mark.host, pytest.mark.parametrize("kind", ["here", "v1"], indirect=True)]
 ALL = Limits(cpu=500, memory=64 * 2**20, disk_ops=100, disk_bytes=2**20, pids=20)
@@ -137,7 +138,7 @@ def test_descriptors_are_closed_if_one_cannot_be_opened(cgroup: JobCgroup) -> No
     assert descriptors() == before
 
 
-def test_a_signal_reaches_every_member_and_no_stranger(
+async def test_a_signal_reaches_every_member_and_no_stranger(
     cgroup: JobCgroup, sleep: Callable[[Path | None], Sleeper]
 ) -> None:
     inner = cgroup.path / "made by" / "the job"
@@ -146,11 +147,11 @@ def test_a_signal_reaches_every_member_and_no_stranger(
     (cgroup.path.parent / "neighbour").mkdir()
     stranger, neighbour = sleep(None), sleep(cgroup.path.parent / "neighbour")
     assert sorted(cgroup.pids()) == sorted(member.pid for member in members)
-    cgroup.signal(signal.SIGTERM)
+    await cgroup.signal(signal.SIGTERM)
     assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGTERM] * 3
     assert stranger.poll() is neighbour.poll() is None
-    assert cgroup.is_empty()
-    cgroup.signal(signal.SIGTERM)  # and nobody is left to hear it
+    assert await cgroup.is_empty()
+    await cgroup.signal(signal.SIGTERM)  # and nobody is left to hear it
 
 
 async def test_kill_wait_and_remove_with_nested_cgroups(
@@ -165,14 +166,14 @@ async def test_kill_wait_and_remove_with_nested_cgroups(
         members.append(sleep(cgroup.path / below))
         for path in cgroup.paths[1:]:
             (path / below / "cgroup.procs").write_text(str(members[-1].pid))
-    assert not cgroup.is_empty()
-    cgroup.kill()
+    assert not await cgroup.is_empty()
+    await cgroup.kill()
     with trio.fail_after(PATIENCE / 4):
         await cgroup.wait_empty()
         assert await cgroup.remove()
         assert await cgroup.remove()  # again, and all of the others, are harmless
         await cgroup.wait_empty()
-    cgroup.kill()
+    await cgroup.kill()
     assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGKILL] * 3
     assert cgroup.pids() == []
     assert directories(hierarchies) == []
@@ -184,8 +185,8 @@ async def test_remove_kills_who_joins_late(
     kill = cgroup.kill
     late: list[Sleeper] = []
 
-    def kill_then_join() -> None:
-        kill()
+    async def kill_then_join() -> None:
+        await kill()
         if not late:
             late.append(sleep(cgroup.path))
 
@@ -201,7 +202,7 @@ async def test_remove_is_bounded_and_shielded(
     monkeypatch.setattr(cgroup_module, "REMOVE_DEADLINE", 0.05)
     member = sleep(cgroup.path)
     with monkeypatch.context() as patch, trio.fail_after(PATIENCE / 4), trio.CancelScope() as scope:
-        patch.setattr(cgroup, "kill", lambda: None)
+        patch.setattr(cgroup, "kill", trio.lowlevel.checkpoint)
         scope.cancel()
         began = time.monotonic()
         assert not await cgroup.remove()
@@ -211,3 +212,43 @@ async def test_remove_is_bounded_and_shielded(
         scope.cancel()
         assert await cgroup.remove()
     assert not cgroup.path.exists()
+
+
+MANY = 1000 if SLOW == 1 else 200
+
+
+@pytest.mark.parametrize("work", ["signal", "kill", "wait_empty", "remove"])
+async def test_others_have_their_turns_while_thousands_of_cgroups_are_looked_at(
+    cgroup: JobCgroup, sleep: Callable[[Path | None], Sleeper], work: str
+) -> None:
+    is_v2 = (cgroup.path / "cgroup.events").exists()
+    for number in range(MANY):
+        (cgroup.path / str(number)).mkdir()
+    if work != "wait_empty":
+        sleep(cgroup.path / "7")
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            if work == "signal":
+                await cgroup.signal(signal.SIGTERM)
+            else:
+                await getattr(cgroup, work)()
+            nursery.cancel_scope.cancel()
+        assert await cgroup.remove()
+    assert turns > MANY / STEPS or (is_v2 and work in ("kill", "wait_empty"))  # which the kernel does at once
+
+
+def test_a_job_cannot_nest_without_end_in_v2(cgroup: JobCgroup) -> None:
+    depth = cgroup.path / "cgroup.max.depth"
+    if not depth.exists():
+        pytest.skip("NOT TESTED: v1 has no such ceiling")
+    assert int(depth.read_text()) == cgroup_module.MAX_DEPTH
+    assert int((cgroup.path / "cgroup.max.descendants").read_text()) == cgroup_module.MAX_DESCENDANTS

@@ -4,16 +4,18 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, eventually
+from tests.harness import PATIENCE, SLOW, eventually
 from tests.worker.common import descriptors
 from worker import cgroupfs
 from worker.hierarchy import Hierarchies
+from worker.walk import walk
 
 Sleeper = subprocess.Popen[bytes]
 Sleep = Callable[[Path | None], Sleeper]
@@ -43,17 +45,11 @@ def test_a_tree_has_parents_first_and_no_links(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     top = str(tmp_path)
     assert sorted(cgroupfs.children(top)) == [f"{top}/a", f"{top}/c"]
-    found: list[str] = []
-    left: list[str] = []
-
-    def leave(above: int, name: str) -> None:
-        left.append(str(Path(f"/proc/self/fd/{above}").readlink() / name))
-
-    cgroupfs.visit(top, lambda here: found.append(str(Path(f"/proc/self/fd/{here}").readlink())), leave)
-    assert sorted(found) == [top, f"{top}/a", f"{top}/a/b", f"{top}/c"]
-    assert found.index(f"{top}/a") < found.index(f"{top}/a/b")
-    assert sorted(left) == sorted(found)[1:]
-    assert left.index(f"{top}/a/b") < left.index(f"{top}/a")
+    visits = [(str(Path(f"/proc/self/fd/{fd}").readlink()), left) for fd, left in walk(top)]
+    down = [path for path, left in visits if left is None]
+    assert sorted(down) == [top, f"{top}/a", f"{top}/a/b", f"{top}/c"]
+    assert down.index(f"{top}/a") < down.index(f"{top}/a/b")
+    assert sorted(visit for visit in visits if visit[1]) == [(top, "a"), (top, "c"), (f"{top}/a", "b")]
     assert cgroupfs.children(f"{top}/none") == cgroupfs.children(f"{top}/file") == []
 
 
@@ -123,6 +119,21 @@ def cgroup(hierarchies: Hierarchies) -> Path:
     return path
 
 
+@contextmanager
+def nested(cgroup: Path, depth: int) -> Iterator[int]:
+    """Cgroups in each other, so many; the descriptor of the innermost."""
+    fd = os.open(cgroup, os.O_DIRECTORY)
+    try:
+        for _ in range(depth):
+            os.mkdir("deep", dir_fd=fd)
+            inner = os.open("deep", os.O_DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def shows(file: Path, text: str) -> bool:
     return file.read_text() == text
 
@@ -155,7 +166,8 @@ def test_a_number_that_left_the_tree_is_not_signalled(
     """It was read as a member's, and had become a stranger's when it was pinned."""
     member, stranger = sleep(cgroup), sleep(None)
     before = descriptors()
-    monkeypatch.setattr(cgroupfs, "members", lambda path: [stranger.pid, member.pid])
+    really, first = cgroupfs._pids, [stranger.pid]
+    monkeypatch.setattr(cgroupfs, "_pids", lambda fd: [first.pop(), *really(fd)] if first else really(fd))
     cgroupfs.send(str(cgroup), signal.SIGTERM)
     assert member.wait(PATIENCE / 4) == -signal.SIGTERM
     assert stranger.poll() is None
@@ -220,3 +232,44 @@ def test_a_sweep_kills_and_removes(cgroup: Path, hierarchies: Hierarchies, sleep
     assert cgroupfs.sweep(str(cgroup), [str(cgroup), *map(str, others)])
     assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGKILL] * 2
     assert not any(path.exists() for path in [cgroup, *others])
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen by the job itself"])
+def test_a_tree_deeper_than_a_path_may_be_long(cgroup: Path, sleep: Sleep, frozen: bool) -> None:
+    """Nothing recurses, nothing names a cgroup by its path, and one descriptor is enough."""
+    deep, before = sleep(None), descriptors()
+    with nested(cgroup, 1100) as bottom:
+        with pytest.raises(OSError, match="File name too long"):
+            Path(f"/proc/self/fd/{bottom}").readlink()
+        cgroupfs.write("cgroup.procs", str(deep.pid), bottom)
+        if frozen:
+            cgroupfs._set_frozen("", bottom, frozen=True)
+    assert cgroupfs.members(str(cgroup)) == [deep.pid]
+    assert not cgroupfs.is_empty(str(cgroup))
+    cgroupfs.kill(str(cgroup))
+    assert deep.wait(PATIENCE / 4) == -signal.SIGKILL
+    assert cgroupfs.sweep(str(cgroup), [str(cgroup)])
+    assert not cgroup.exists()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_more_cgroups_beside_each_other_than_descriptors(cgroup: Path) -> None:
+    for number in range(5000 if SLOW == 1 else 500):
+        (cgroup / str(number)).mkdir()
+    assert cgroupfs.is_empty(str(cgroup))
+    assert cgroupfs.sweep(str(cgroup), [str(cgroup)])
+    assert not cgroup.exists()
+
+
+def test_cgroups_that_go_while_they_are_walked(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    (top / "a" / "b" / "c").mkdir(parents=True)
+    steps = walk(str(top))
+    for _ in range(3):
+        next(steps)  # now it is in b
+    for gone in ("a/b/c", "a/b", "a"):
+        (top / gone).rmdir()
+    assert [left for _, left in steps] == ["b", "a"]
+    assert cgroupfs.remove_tree(str(top))

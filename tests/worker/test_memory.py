@@ -60,7 +60,7 @@ async def test_a_watch_that_is_refused_leaves_the_other_at_work(tmp_path: Path) 
         patch.setattr(watch.__class__, "_watch_events", lambda self, kill: events(kill))
         patch.setattr(watch.__class__, "_watch_pressure", lambda self, *rest: pressure(*rest))
         with pytest.raises(ExceptionGroup) as caught:
-            await watch.run(lambda: None)
+            await watch.run(trio.lowlevel.checkpoint)
     assert caught.group_contains(PermissionError)
     assert steps == ["watched"]
 

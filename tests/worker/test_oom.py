@@ -93,7 +93,12 @@ async def test_only_a_v1_job_that_was_struck_is_finished(
     bell, killed = OomBell(), list[str]()
     nursery.start_soon(bell.run)
     watch = MemoryWatch(tmp_path, version, None, None, bell)
-    nursery.start_soon(watch.finish_kills, lambda: killed.append("killed"))
+
+    async def kill() -> None:
+        await trio.lowlevel.checkpoint()
+        killed.append("killed")
+
+    nursery.start_soon(watch.finish_kills, kill)
     await trio.testing.wait_all_tasks_blocked()
     (tmp_path / "memory.oom_control").write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")
     (tmp_path / "memory.events.local").write_text(f"oom_kill {kills}\n")
