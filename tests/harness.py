@@ -161,6 +161,9 @@ def serve(
         assert not any("Traceback" in line for line in server.noise), "".join(server.noise)
     finally:
         if process.poll() is None:
+            for pid in children(process.pid):  # one that a test has stopped would hold the log open
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
             process.kill()
         with process:
             pass  # waits, and closes the log

@@ -37,7 +37,7 @@ def test_a_job_that_ends_while_descriptors_are_out_still_ends(
 
 def test_a_stuck_spawner_does_not_hold_up_the_end(shared_certificates: Path) -> None:
     with serve(shared_certificates) as running, running.connect() as client:
-        os.kill(running.spawner_pid, signal.SIGSTOP)
+        assert not list(client.list())  # it is connected
         spawner = running.spawner_pid
         refusals: list[RequestError] = []
 
@@ -47,11 +47,14 @@ def test_a_stuck_spawner_does_not_hold_up_the_end(shared_certificates: Path) -> 
             refusals.append(caught.value)
 
         starter = threading.Thread(target=start)
-        starter.start()
-        running.process.send_signal(signal.SIGTERM)
-        starter.join(PATIENCE)
-        assert [refusal.code.value for refusal in refusals] == ["shutting_down"]
-        os.kill(spawner, signal.SIGCONT)
+        os.kill(spawner, signal.SIGSTOP)
+        try:
+            starter.start()
+            running.process.send_signal(signal.SIGTERM)
+            starter.join(PATIENCE)
+            assert [refusal.code.value for refusal in refusals] == ["shutting_down"]
+        finally:
+            os.kill(spawner, signal.SIGCONT)
 
 
 def test_requests_under_way_do_not_keep_what_they_do_not_need(server: Server, admin: Client) -> None:

@@ -140,35 +140,5 @@ def leave(cpu_seconds: str) -> None:
     os.read(read, 1)
 
 
-def own_cgroups() -> list[str]:
-    """The directories of the job's cgroups, which its id names in each hierarchy."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    names = {line.rpartition("/")[2] for line in lines if "/worker-service-" in line}
-    folders = os.walk("/sys/fs/cgroup")
-    return [f"{folder}/{name}" for folder, inner, _ in folders for name in inner if name in names]
-
-
-def nest(depth: str, width: str) -> None:
-    """Leave cgroups in each other, and others beside each other, in every hierarchy."""
-    for path in own_cgroups():
-        for ceiling in ("cgroup.max.depth", "cgroup.max.descendants"):
-            with contextlib.suppress(OSError):
-                Path(path, ceiling).write_text("max")
-        os.chdir(path)
-        for number in range(int(width)):
-            os.mkdir(str(number))  # noqa: PTH102  # a path is too long for what comes next
-        for _ in range(int(depth)):
-            os.mkdir("deep")  # noqa: PTH102
-            os.chdir("deep")
-    say("nested")
-
-
-def nest_and_stay(depth: str, width: str) -> None:
-    """Likewise, and stay."""
-    nest(depth, width)
-    while True:
-        time.sleep(1)
-
-
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

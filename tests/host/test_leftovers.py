@@ -1,7 +1,6 @@
 """Limited jobs leave nothing on a real kernel: no cgroup, zombie or descriptor, though it is busy."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from client.blocking import Client
 from tests.harness import PATIENCE, SLOW, Server, alive, children, eventually, serve
-from tests.host.common import FOUR, begin, descriptors, directories, finish, program
+from tests.host.common import FOUR, descriptors, directories
 from wire.jobs import CauseKind
 
 pytestmark = pytest.mark.host
@@ -131,42 +130,3 @@ def test_a_stranger_in_the_jobs_v2_directory_dies_with_it(admin: Client) -> None
     assert ended.cause is not None
     assert ended.cause.kind is CauseKind.SIGNALED
     assert directories(job) == []
-
-
-DEEP, WIDE = (1100, 500) if SLOW == 1 else (1100, 50)
-
-
-def test_a_job_that_leaves_cgroups_deeper_than_a_path_is_long(shared_certificates: Path) -> None:
-    """It ends, and so does its server, in order; nothing of it is left to the next."""
-    with serve(shared_certificates) as server, server.connect() as client:
-        job, text = finish(client, program("nest", DEEP, WIDE))
-        assert (job.exit_code, text) == (0, "nested\n")
-        assert directories(job) == []
-        begin(client, program("nest_and_stay", DEEP, WIDE))
-        assert server.end() == 0
-        assert not server.cgroups()
-    assert not [line for line in server.log if line["level"] == "error"]
-
-
-@pytest.mark.parametrize("spawner_too", [False, True], ids=["server", "server and spawner"])
-def test_a_kill_leaves_cgroups_deeper_than_a_path_is_long(
-    shared_certificates: Path, spawner_too: bool
-) -> None:
-    """The spawner removes them, or the next server."""
-    with serve(shared_certificates) as server:
-        with server.connect() as client:
-            job, _ = begin(client, program("nest_and_stay", DEEP, WIDE))
-        spawner = server.spawner_pid
-        if spawner_too:
-            os.kill(server.process.pid, signal.SIGSTOP)
-            os.kill(spawner, signal.SIGKILL)
-        server.process.kill()
-        server.process.wait(PATIENCE)
-        if spawner_too:
-            assert server.cgroups()
-            with serve(shared_certificates) as following, following.connect() as client:
-                assert finish(client, ["echo", "hi"])[1] == "hi\n"
-                assert not server.cgroups()
-        else:
-            eventually(lambda: not server.cgroups(), "the removal of all of its cgroups")
-        eventually(lambda: not alive(job.pid), "the job's end")
