@@ -9,6 +9,7 @@ import pytest
 
 from tests.cgroups import find_cgroups
 from tests.harness import PATIENCE, alive, eventually
+from tests.host.common import NOT_EMULATED
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "tests.slow", "--times", "1")
@@ -72,6 +73,7 @@ def tests(tmp_path: Path) -> Path:
 
 
 @pytest.mark.host
+@NOT_EMULATED
 @pytest.mark.parametrize("mode", ["half", "pinned", "busy"])
 def test_each_mode_slows_its_tests_down_in_its_way(tests: Path, mode: str) -> None:
     code, output = run(tests, "--mode", mode, "-k", f"test_{mode}")
@@ -80,6 +82,7 @@ def test_each_mode_slows_its_tests_down_in_its_way(tests: Path, mode: str) -> No
 
 
 @pytest.mark.host
+@NOT_EMULATED
 def test_one_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
     tests = tmp_path / "test_stay.py"
     tests.write_text(STAY)

@@ -17,10 +17,10 @@ import pytest
 
 from tests.e2e.test_budget import MIB, expected, printer
 from tests.harness import PATIENCE, SLOW, Server, eventually, serve
-from tests.host.common import descriptors
+from tests.host.common import NOT_EMULATED, descriptors
 from wire.jobs import Status
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, NOT_EMULATED]
 SIZE = (64 if SLOW == 1 else 8) * MIB
 
 

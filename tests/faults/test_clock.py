@@ -15,9 +15,10 @@ from client.trio_client import open_client
 from tests.cli.program import PROGRAM
 from tests.faults.inject import ROOT, Faults
 from tests.harness import PATIENCE, Server, eventually, serve
+from tests.host.common import NOT_EMULATED
 from wire.jobs import CauseKind, Status
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, NOT_EMULATED]
 DAY = 86400.0
 STEPS = "for n in 1 2 3; do echo line $n; while [ ! -e $n ]; do sleep 0.01; done; done"
 

@@ -16,12 +16,12 @@ import pytest
 from client.blocking import Client
 from tests.e2e.test_output import collect
 from tests.harness import PATIENCE, Server, children, eventually, serve
-from tests.host.common import FOUR, descriptors
+from tests.host.common import FOUR, NOT_EMULATED, descriptors
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import JobStatus, Status
 from wire.messages import STDOUT
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, NOT_EMULATED]
 #: More than a start takes of them.
 MOST = 20
 

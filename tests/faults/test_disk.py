@@ -8,10 +8,11 @@ import pytest
 from tests.e2e.test_budget import MIB, expected, printer
 from tests.e2e.test_hosts import changed
 from tests.harness import Server, eventually, serve
+from tests.host.common import NOT_EMULATED
 from wire.jobs import Status
 from wire.messages import Gap
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, NOT_EMULATED]
 #: What the disk holds, in MiB; a budget that is larger, so that it is the kernel that says no.
 DISK = 8
 FLAGS = ("--output-memory", "2M", "--job-memory", "1M", "--spill-limit", "1G")

@@ -23,10 +23,16 @@ TRIES = 3
 PROGRAM = Path(__file__).with_name("program.py")
 
 
+#: Of tests that cgroups do not matter to: an emulated machine, which is there for them, shows nothing new.
+NOT_EMULATED = pytest.mark.skipif(
+    SLOW > 1, reason="NOT TESTED: without cgroups, a slow machine is like any other; `just test` tests it"
+)
+
+
 def skip_if_emulated() -> None:
-    """Skip a test without cgroups: an emulated machine, which is there for them, shows nothing new."""
+    """Skip a test that NOT_EMULATED would be said of, were it not for one of its parameters."""
     if SLOW > 1:
-        pytest.skip("NOT TESTED: without cgroups, a slow machine is like any other; `just test` tests it")
+        pytest.skip(NOT_EMULATED.kwargs["reason"])
 
 
 def program(name: str, *arguments: object) -> list[str]:

@@ -18,5 +18,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if counts := config.stash.get(CANCELLED, []):
         line = f"tests/race: {sum(counts)} checkpoints cancelled in {len(counts)} sweeps"
         if SLOW > 1:
-            line += f"; FEWER than elsewhere, as SLOW_MACHINE={SLOW}, where cgroups do not matter"
+            line += f"; FEWER than elsewhere: with SLOW_MACHINE={SLOW}, only what cgroups matter to"
         terminalreporter.write_line(line)

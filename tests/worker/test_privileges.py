@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.host.common import NOT_EMULATED
 from worker.privileges import open_to
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, NOT_EMULATED]
 NOBODY = 65534
 NODEV = 4  # statvfs(3), ST_NODEV
 
