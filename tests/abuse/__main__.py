@@ -5,12 +5,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.abuse.figures import ALONE, FLOOD, INSIDERS, flood, frames, insider
+from tests.abuse.asking import METHODS
+from tests.abuse.figures import ALONE, FLOOD, INSIDERS, asking, flood, frames, insider
 from tests.abuse.frames import KINDS
-from tests.harness import serve
+from tests.harness import Server, serve
 
 #: Of one identity, each of which sends the same.
 CONNECTIONS = 256
+#: A job that is long to tell of, and of which many short lines were printed.
+LARGE = ["sh", "-c", "yes | head -c 40000000; exec sleep 600", *map(str, range(65_000))]
 
 
 def main(seconds: float) -> None:
@@ -32,14 +35,19 @@ def main(seconds: float) -> None:
         for identity in ("user", "admin"):
             for kind in (*KINDS, "ws-cancels", "ws-partial"):
                 with serve(certs) as server:
-                    figures = frames(server, kind, identity, CONNECTIONS, seconds)
-                    server.end()
-                    told = server.logged("ended")
-                    longest = "longest round {longest_round_ms} ms, {longest_round_cpu_ms} of CPU".format(
-                        **told
-                    )
-                    longest += f" ({told['longest_round_cpu_ms']} of CPU)"
-                    _say(f"{CONNECTIONS} connections of a {identity}, {kind}: {figures}, {longest}")
+                    told = frames(server, kind, identity, CONNECTIONS, seconds)
+                    _say(f"{CONNECTIONS} connections of a {identity}, {kind}: {told}, {_longest(server)}")
+            for what in (*METHODS, *(f"{method}-unread" for method in ("query", "list", "stream"))):
+                with serve(certs) as server:
+                    told = asking(server, what, identity, CONNECTIONS, seconds, argv=LARGE)
+                    _say(f"{CONNECTIONS} connections of a {identity}, {what}: {told}, {_longest(server)}")
+
+
+def _longest(server: Server) -> str:
+    """End a server, and return what it says of its event loop."""
+    server.end()
+    told = server.logged("ended")
+    return f"longest round {told['longest_round_ms']} ms, {told['longest_round_cpu_ms']} of CPU"
 
 
 def _say(line: str) -> None:

@@ -1,8 +1,9 @@
 """Owns a client that asks for the same thing without end, over many connections of one identity.
 
-`python -m tests.abuse.asking WHAT CONNECTIONS PORT CERTS JOB SECONDS` keeps as many requests under way as
-each connection may have, and prints as JSON how many replies came. WHAT is a method that a User may call, or
-`start`, which is denied; with `-unread` behind it, no reply is read.
+`python -m tests.abuse.asking WHAT IDENTITY CONNECTIONS PORT CERTS JOB SECONDS` keeps as many requests under
+way as each connection may have, and prints as JSON how many replies came. WHAT is a method; with `-unread`
+behind it, no reply is read. A User's `start`, `stop` and `remove` are denied. An Admin's `start` starts real
+jobs, its first `stop` stops the job, and `remove` is refused while it runs.
 """
 
 import json
@@ -18,6 +19,7 @@ from wire.connection import Connection, Role, Signal
 from wire.messages import Failure, Hello, Reply, Request
 from wire.trio_stream import receive_event
 
+METHODS = ("query", "list", "wait", "stream", "start", "stop", "remove")
 #: Connections whose handshakes are under way at once.
 HANDSHAKES = 16
 
@@ -27,19 +29,25 @@ class Asker:
 
     Args:
         what: the method.
+        identity: whose certificate it has.
         port: of the server, on loopback.
         certs: the directory of certificates.
         job: an id, for methods that take one.
     """
 
-    def __init__(self, what: str, port: int, certs: Path, job: str) -> None:
+    def __init__(self, what: str, identity: str, port: int, certs: Path, job: str) -> None:
         self.replies = 0
         self._method, _, unread = what.partition("-")
         self._reads = not unread
-        special: dict[str, dict[str, object]] = {"start": {"argv": ["x" * 1000]}, "list": {}}
+        special: dict[str, dict[str, object]] = {
+            "start": {"argv": ["true" if identity == "admin" else "x" * 1000]},
+            "list": {},
+            "stream": {"id": job, "follow": False, "tail_lines": 10},
+        }
         self._params = special.get(self._method, {"id": job})
+        self._credit = 2**31 - 1 if self._method == "stream" else 0
         self._port = port
-        self._context = client_context(certs, "user", alpn=ALPN_NATIVE)
+        self._context = client_context(certs, identity, alpn=ALPN_NATIVE)
         self._handshakes = trio.CapacityLimiter(HANDSHAKES)
 
     async def run(self, connections: int, seconds: float) -> None:
@@ -58,7 +66,7 @@ class Asker:
             hello = await receive_event(tls, connection)
         assert isinstance(hello, Hello)
         ids = iter(range(1, 2**31))
-        ask = partial(Request, method=self._method, params=self._params)
+        ask = partial(Request, method=self._method, params=self._params, credit=self._credit)
         await tls.send_all(b"".join(connection.send(ask(next(ids))) for _ in range(hello.max_requests)))
         if not self._reads:
             await trio.sleep_forever()
@@ -74,8 +82,8 @@ class Asker:
 
 
 if __name__ == "__main__":
-    what, connections, port, certs, job, seconds = sys.argv[1:]
-    asker = Asker(what, int(port), Path(certs), job)
+    what, identity, connections, port, certs, job, seconds = sys.argv[1:]
+    asker = Asker(what, identity, int(port), Path(certs), job)
     trio.run(asker.run, int(connections), float(seconds))
     sys.stdout.write(json.dumps({"replies": asker.replies}) + "\n")
     sys.stdout.flush()

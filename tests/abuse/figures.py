@@ -129,15 +129,24 @@ def insider(server: Server, kind: str, seconds: float) -> Figures:
 
 
 def asking(
-    server: Server, what: str, connections: int, seconds: float, argv: Sequence[str] = ("sleep", "600")
+    server: Server,
+    what: str,
+    identity: str,
+    connections: int,
+    seconds: float,
+    argv: Sequence[str] = ("sleep", "600"),
 ) -> Figures:
     """Measure while one identity asks for something over many connections, as `tests.abuse.asking` says."""
-    arguments = (what, str(connections), str(server.port), str(server.certs), "JOB", f"{seconds:g}")
-    return measure(server, "tests.abuse.asking", *arguments, argv=argv)
+    arguments = (what, identity, str(connections), str(server.port), str(server.certs), "JOB", f"{seconds:g}")
+    return measure(server, "tests.abuse.asking", *arguments, argv=argv, identity=other_than(identity))
+
+
+def other_than(identity: str) -> str:
+    """Whose queries are measured while an identity attacks."""
+    return "user" if identity == "admin" else "admin"
 
 
 def frames(server: Server, kind: str, identity: str, connections: int, seconds: float) -> Figures:
     """Measure while a client sends what costs much to read, as `tests.abuse.frames` says."""
     arguments = (kind, identity, str(connections), str(server.port), str(server.certs), "JOB", f"{seconds:g}")
-    other = "user" if identity == "admin" else "admin"
-    return measure(server, "tests.abuse.frames", *arguments, identity=other)
+    return measure(server, "tests.abuse.frames", *arguments, identity=other_than(identity))

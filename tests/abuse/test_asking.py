@@ -26,13 +26,13 @@ def busy(shared_certificates: Path) -> Iterator[Server]:
 
 @pytest.mark.parametrize("what", ["list", "query"])
 def test_replies_that_nobody_reads_are_not_built(busy: Server, what: str) -> None:
-    figures = asking(busy, f"{what}-unread", CONNECTIONS, 2)
+    figures = asking(busy, f"{what}-unread", "user", CONNECTIONS, 2)
     assert figures.after - figures.before < CONNECTIONS * 4 * MEBIBYTE, figures
 
 
-@pytest.mark.parametrize("what", ["query", "list", "wait", "start"])
+@pytest.mark.parametrize("what", ["query", "list", "wait", "stream", "start"])
 def test_who_asks_without_end_holds_nobody_up(busy: Server, what: str) -> None:
-    figures = asking(busy, what, 20, 2)
+    figures = asking(busy, what, "user", 20, 2)
     assert quick(figures.queries), figures
 
 
@@ -58,7 +58,7 @@ def test_a_long_command_is_kept_and_told_in_part(shared_certificates: Path) -> N
 def test_denied_requests_fill_no_audit_log(shared_certificates: Path, tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     with serve(shared_certificates, "--audit", str(path)) as server:
-        figures = asking(server, "start", 8, 2)
+        figures = asking(server, "start", "user", 8, 2)
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     denied = [line for line in lines if line["outcome"] == "denied"]
     assert len(denied) < 3 * (BURST + 1)
