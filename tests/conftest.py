@@ -1,6 +1,7 @@
 """Owns the fixtures that all tests share: certificates, a real server that no test ends, a Python."""
 
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ import pytest
 from client.blocking import Client
 from tests.harness import Server, serve
 from tests.tlshelp import make_directory
+
+# A shell's background job ignores SIGINT, and what it starts would not hear a test's Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

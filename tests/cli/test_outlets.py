@@ -100,9 +100,13 @@ def check(name: str, mode: str, result: Result) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_command(cli: Program, commands: dict[str, list[str]], mode: str) -> None:
+    """In the three plain modes each of them; in the others a third each, another third in each."""
+    names = list(commands)
+    if mode not in (">&-", ">/dev/full", "2>&-"):
+        names = names[list(MODES).index(mode) % 3 :: 3]
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda words: redirected(cli, mode, words), commands.values()))
-    for name, result in zip(commands, found, strict=True):
+        found = list(pool.map(lambda name: redirected(cli, mode, commands[name]), names))
+    for name, result in zip(names, found, strict=True):
         check(name, mode, result)
 
 

@@ -16,7 +16,7 @@ from wire.messages import Gap, GapReason, Output, Request
 
 MIB = 2**20
 #: What the largest job here prints, in bytes; 10 GB were tried by hand.
-LARGE = int(os.environ.get("LARGE_OUTPUT") or 2_000_000_000)
+LARGE = int(os.environ.get("LARGE_OUTPUT") or 1_000_000_000)
 #: A printer whose output tells every byte's place, in 32 digits a line, and is quick to make.
 PRINT = """
 import os, sys

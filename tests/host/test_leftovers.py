@@ -16,7 +16,7 @@ from tests.host.common import FOUR, descriptors, directories
 from wire.jobs import CauseKind
 
 pytestmark = pytest.mark.host
-JOBS = 1000 if SLOW == 1 else 100
+JOBS = 400 if SLOW == 1 else 100
 AT_ONCE = 16
 #: Python runs this in the server, and not in its spawner, before anything else: each directory below a
 #: server's base is refused twice, as the kernel does for a moment after a kill.

@@ -26,8 +26,10 @@ from worker.spill_file import SpillFile
 pytestmark = pytest.mark.host
 #: Every n-th checkpoint of what has hundreds, so that this takes seconds.
 STRIDES = {
-    "stop": 2,
-    "drain": 3,
+    "life": 2,
+    "start": 3,
+    "stop": 4,
+    "drain": 5,
     "restart": 11,
     "session": 29,
     "request": 29,
@@ -37,8 +39,8 @@ STRIDES = {
     "websocket_connection": 71,
     "native_client": 43,
     "websocket_client": 71,
-    "audited_request": 3,
-    "audited_session": 3,
+    "audited_request": 11,
+    "audited_session": 11,
     "serve": 71,
     "make_room": 7,
     "make_room_by_dropping": 7,
