@@ -1,4 +1,4 @@
-"""What a job does not inherit of its server, as it sees it itself; and a job as another user (issue 5)."""
+"""What a job does not inherit of its server, as it sees it itself; and a job as another user."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from client.blocking import Client
 from tests.e2e.test_hosts import NO_CGROUP, changed
 from tests.e2e.test_output import collect
 from tests.harness import PATIENCE, Server, alive, serve
-from tests.host.common import FOUR
+from tests.host.common import FOUR, NOT_EMULATED
 from wire.errors import ErrorCode, RequestError
 from wire.messages import STDERR, STDOUT
 from worker.privileges import JOB_SCORE
@@ -81,6 +81,7 @@ def probe(client: Client, python: str = sys.executable, **options: Any) -> dict[
     return seen
 
 
+@NOT_EMULATED
 def test_a_job_inherits_nothing_of_a_careless_server(careless: Server) -> None:
     """Seen from within; tests/e2e/test_processes.py looks at environment, descriptors and signals."""
     assert Path(f"/proc/{careless.process.pid}/status").read_text().count("CapAmb:\t0000000000000402") == 1
@@ -105,6 +106,7 @@ def test_a_job_inherits_nothing_of_a_careless_server(careless: Server) -> None:
     assert seen["key"] is False
 
 
+@NOT_EMULATED
 def test_each_job_has_a_session_keyring_of_its_own(admin: Client) -> None:
     first, second = probe(admin)["keyring"], probe(admin)["keyring"]
     assert first != second
@@ -123,6 +125,7 @@ time.sleep(600)
 """
 
 
+@NOT_EMULATED
 def test_without_a_keyring_of_its_own_it_has_not_the_servers_either(careless: Server, python: str) -> None:
     with careless.connect() as client:
         hoarder = client.start([python, "-I", "-S", "-c", HOARD], cwd="/", user="nobody")
@@ -134,6 +137,7 @@ def test_without_a_keyring_of_its_own_it_has_not_the_servers_either(careless: Se
         client.stop(hoarder.id)
 
 
+@NOT_EMULATED
 def test_root_without_a_user_keeps_what_it_has(server: Server, admin: Client) -> None:
     """Whoever is Admin there is root: no promise is made that is not kept."""
     seen, status = probe(admin), Path(f"/proc/{server.process.pid}/status").read_text()
@@ -157,6 +161,7 @@ def check_is_nobody(seen: dict[str, Any]) -> None:
     assert seen["limits"]["RLIMIT_CORE"] == [0, 0]
 
 
+@NOT_EMULATED
 def test_a_user_job_is_that_user_without_a_single_capability(careless: Server, python: str) -> None:
     with careless.connect() as client:
         seen = probe(client, python, user="nobody")
@@ -166,12 +171,14 @@ def test_a_user_job_is_that_user_without_a_single_capability(careless: Server, p
     assert (seen["no_new_privs"], seen["key"]) == (1, False)
 
 
+@NOT_EMULATED
 def test_the_environment_that_is_asked_for_goes_before_the_users(admin: Client) -> None:
     script = 'printf "%s %s" "$HOME" "$USER"'
     job = admin.start(["sh", "-c", script], env={"HOME": "/tmp"}, cwd="/", user="nobody")
     assert collect(admin, job.id)[STDOUT] == b"/tmp nobody"
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("user", [None, "nobody"])
 @pytest.mark.parametrize("merge", [False, True])
 def test_who_drops_root_by_itself_can_still_open_its_outputs(
@@ -187,6 +194,7 @@ def test_who_drops_root_by_itself_can_still_open_its_outputs(
     assert found == ({STDOUT: b"1\n2\n", STDERR: b""} if merge else {STDOUT: b"1\n", STDERR: b"2\n"})
 
 
+@NOT_EMULATED
 def test_root_by_name_is_root(admin: Client) -> None:
     seen = probe(admin, user="root")
     assert seen["uids"] == ["0"] * 4
@@ -202,6 +210,7 @@ def test_a_user_job_ends_as_any_other(server: Server, admin: Client) -> None:
     assert not [path for path in server.job_cgroups() if path.name == job.id]
 
 
+@NOT_EMULATED
 def test_what_a_user_may_not_is_a_typed_error(server: Server, admin: Client, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
     closed = tmp_path / "program"
@@ -251,6 +260,7 @@ def test_a_user_job_cannot_get_at_its_cgroups_or_at_the_server(server: Server, a
     assert collect(admin, job.id) == {STDOUT: b"tried\n", STDERR: b""}
 
 
+@NOT_EMULATED
 def test_a_user_job_without_a_cgroup_cannot_get_at_its_keeper(shared_certificates: Path, python: str) -> None:
     with serve(shared_certificates, prefix=changed(NO_CGROUP)) as running, running.connect() as client:
         check_is_nobody(probe(client, python, user="nobody"))
@@ -264,6 +274,7 @@ def test_a_user_job_without_a_cgroup_cannot_get_at_its_keeper(shared_certificate
 # --- what the operator decides
 
 
+@NOT_EMULATED
 def test_the_operators_user_and_who_may_change_it(shared_certificates: Path, python: str) -> None:
     with serve(shared_certificates, "--job-user", "nobody") as running, running.connect() as client:
         check_is_nobody(probe(client, python))
@@ -277,6 +288,7 @@ def test_the_operators_user_and_who_may_change_it(shared_certificates: Path, pyt
         assert caught.value.code is ErrorCode.BAD_USER
 
 
+@NOT_EMULATED
 def test_the_operator_may_allow_privileges_and_core_dumps(shared_certificates: Path, python: str) -> None:
     flags = ("--allow-new-privileges", "--allow-core-dumps")
     prefix = ["sh", "-c", 'ulimit -c 1024; exec "$@"', "sh"]
@@ -296,6 +308,7 @@ def set_user_id(folder: Path) -> Path:
     return program
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_set_user_id_program_gives_root_only_if_allowed(shared_certificates: Path, allowed: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -310,6 +323,7 @@ def test_a_set_user_id_program_gives_root_only_if_allowed(shared_certificates: P
     assert int(found[STDOUT]) == (0 if allowed else NOBODY.pw_uid)
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
