@@ -7,6 +7,8 @@ from .errors import LocalProtocolError, RemoteProtocolError
 HEADER_BYTES = 4
 #: The largest payload either side accepts: room for argv and environment up to Linux's ARG_MAX.
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+#: The memory of a longer payload is let go as soon as it is returned; that of others when more bytes come.
+KEPT_BYTES = 64 * 1024
 
 
 def encode_frame(payload: bytes, max_frame: int = MAX_FRAME_BYTES) -> bytes:
@@ -40,9 +42,7 @@ class FrameDecoder:
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream, any number of them."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
+        self._forget_used()
         self._buffer += data
 
     def next_frame(self) -> bytes | None:
@@ -65,7 +65,14 @@ class FrameDecoder:
         with memoryview(self._buffer) as view:
             payload = bytes(view[body:end])
         self._start = end
+        if length > KEPT_BYTES:  # nothing else may come for hours
+            self._forget_used()
         return payload
+
+    def _forget_used(self) -> None:
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
 
     @property
     def announced(self) -> int:

@@ -206,8 +206,8 @@ class Session:
             if self._ending:
                 self._reading.cancel()
             try:
-                while (event := await self._intake.next_event()) is not Signal.CLOSED:
-                    await self._take(event, calls)
+                while await self._take_next(calls):
+                    pass
             except RemoteProtocolError as error:
                 self._log.warning(
                     "a client broke the protocol", identity=self.identity.name, error=str(error)
@@ -217,8 +217,12 @@ class Session:
             return self._last_word or Failure(0, ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
         return None
 
-    async def _take(self, event: object, calls: trio.Nursery) -> None:  # noqa: ASYNC910  # receive_event's
+    async def _take_next(self, calls: trio.Nursery) -> bool:
+        """Take a message, and keep nothing of it while the next is waited for; False at the end."""
+        event = await self._intake.next_event()
         match event:
+            case Signal():
+                return False
             case Request():
                 await self._requests.take(event, calls, ending=self._ending)
             case Credit(id):
@@ -229,6 +233,7 @@ class Session:
                 await self.send(Pong(nonce))
             case _:
                 pass
+        return True
 
 
 def reason_of(error: BaseException) -> str:

@@ -51,6 +51,19 @@ def test_a_header_reserves_no_memory() -> None:
         tracemalloc.stop()
 
 
+def test_a_large_frame_that_was_returned_holds_no_memory() -> None:
+    frame = encode_frame(bytes(MAX_FRAME_BYTES)) + b"\x00"
+    tracemalloc.start()
+    try:
+        decoder = FrameDecoder()
+        decoder.receive_data(frame)
+        assert decoder.next_frame() == frame[HEADER_BYTES:-1]
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+        assert (decoder.buffered, decoder.announced, decoder.next_frame()) == (1, 0, None)
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_largest_frame_passes() -> None:
     decoder = FrameDecoder(max_frame=100)
     decoder.receive_data(encode_frame(b"x" * 100, 100))

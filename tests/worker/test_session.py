@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -618,6 +619,19 @@ async def test_a_flood_in_one_read_lets_others_run(log: KeptLog) -> None:
             assert await world.peer.receive() == Pong(1)
             nursery.cancel_scope.cancel()
     assert steps > 1000
+
+
+async def test_nothing_is_kept_of_a_large_request_that_has_ended(log: KeptLog) -> None:
+    async with serving(log) as world:
+        large = world.peer.connection.send(Request(1, "query", {"id": "a", "argv": ["x" * 2**20] * 3}))
+        tracemalloc.start()
+        try:
+            await world.peer.stream.send_all(large)
+            assert isinstance(await world.peer.receive_final(1), Reply)
+            await trio.testing.wait_all_tasks_blocked()
+            assert tracemalloc.get_traced_memory()[0] < 2**20
+        finally:
+            tracemalloc.stop()
 
 
 async def test_finish_ends_an_idle_session_at_once(log: KeptLog) -> None:
