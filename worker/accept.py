@@ -3,10 +3,12 @@
 import errno
 import os
 import socket
+from functools import partial
 from typing import NoReturn
 
 import trio
 
+from .carry_on import carry_on
 from .gate import Gate
 from .handshake import HEADER_BYTES
 from .lobby import Lobby
@@ -45,28 +47,32 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
         raise ListenError("that is no host name") from error
 
 
-async def accept_forever(listener: trio.SocketListener, lobby: Lobby, gate: Gate, log: Log) -> NoReturn:
-    """Accept connections into the lobby until cancelled; close the listener then.
+async def accept_forever(listener: trio.SocketListener, lobby: Lobby, gate: Gate, log: Log) -> None:
+    """Accept connections into the lobby until cancelled, whatever fails; close the listener then.
 
     Errors of the network that wait for an accept (accept(2), "Error handling") are this connection's alone.
     """
-    failed = Tally(log, "a connection could not be accepted")
     async with listener:
         # Trio's own socket has no accept that does not wait.
         with socket.fromfd(listener.socket.fileno(), listener.socket.family, listener.socket.type) as sock:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, HEADER_BYTES)  # connections inherit it
-            while True:
-                await trio.lowlevel.wait_readable(sock)
-                try:
-                    for _ in range(BATCH):
-                        peer, address = sock.accept()
-                        lobby.enter(peer, address[:2])
-                except BlockingIOError:
-                    pass
-                except (OSError, MemoryError) as error:
-                    number = (error.errno if isinstance(error, OSError) else errno.ENOMEM) or 0
-                    failed.add(reason=os.strerror(number))
-                    if number in _USED_UP:
-                        gate.drop_oldest()
-                    await trio.sleep(PAUSE)
+            await carry_on("accept", partial(_accept, sock, lobby, gate, log), log)
+
+
+async def _accept(sock: socket.socket, lobby: Lobby, gate: Gate, log: Log) -> NoReturn:
+    failed = Tally(log, "a connection could not be accepted")
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            for _ in range(BATCH):
+                peer, address = sock.accept()
+                lobby.enter(peer, address[:2])
+        except BlockingIOError:
+            pass
+        except (OSError, MemoryError) as error:
+            number = (error.errno if isinstance(error, OSError) else errno.ENOMEM) or 0
+            failed.add(reason=os.strerror(number))
+            if number in _USED_UP:
+                gate.drop_oldest()
+            await trio.sleep(PAUSE)

@@ -1,6 +1,7 @@
 """Owns that what a server needs as long as it lives goes on after a failure: it is told, and begun again."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -31,14 +32,15 @@ async def carry_on(part: str, work: Callable[[], Awaitable[object]], log: Log) -
     while True:
         try:
             await work()
-        except Exception as error:  # as is said above
-            cause = only(error)
-            lack, place = lack_of(cause), place_of(cause)
-            if lack is None and place not in bugs:
-                bugs.add(place)
-                log.exception("a part of the server failed and begins again", part=part)
-            else:
-                failed.add(part=part, reason=lack or repr(cause), at=place)
+        except Exception as error:
+            with suppress(Exception):  # to tell of it takes memory, too
+                cause = only(error)
+                lack, place = lack_of(cause), place_of(cause)
+                if lack is None and place not in bugs:
+                    bugs.add(place)
+                    log.exception("a part of the server failed and begins again", part=part)
+                else:
+                    failed.add(part=part, reason=lack or repr(cause), at=place)
         else:
             return
         await trio.sleep(PAUSE)

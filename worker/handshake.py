@@ -52,7 +52,7 @@ class Turn:
     Args:
         queue: where it queues.
         source: whose it is.
-        begin: called with this when it comes, which may be before `join` returns; it must not raise.
+        begin: called with this when it comes, which may be before `join` returns; an error there ends it.
     """
 
     def __init__(self, queue: "HandshakeQueue", source: str, begin: Callable[["Turn"], object]) -> None:
@@ -115,7 +115,11 @@ class HandshakeQueue:
     def _give(self) -> None:
         if self._holder is None and (turn := self._line.next()) is not None:
             self._holder = turn
-            turn.begin(turn)
+            try:
+                turn.begin(turn)
+            except BaseException:
+                self._holder = None  # it has not begun, so nobody would end it
+                raise
 
 
 async def _compute(step: Callable[[], bool]) -> bool:

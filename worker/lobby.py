@@ -9,15 +9,17 @@ tells if it leaves, or says more than anybody has to say before an answer.
 import select
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn, TypeAlias
 
 import trio
 
+from .carry_on import carry_on
 from .gate import Gate, Visit
 from .handshake import HEADER_BYTES, Turn, missing_bytes
+from .log import Log
 
 #: The most connections heard each time the event loop comes round.
 BATCH = 64
@@ -49,9 +51,11 @@ class Lobby:
         handle: run as a task, which closes the connection.
         lost: told of those that never get so far.
         nursery: where tasks run.
+        log: where it is told what fails in here.
     """
 
-    def __init__(self, gate: Gate, handle: Handle, lost: Lost, nursery: trio.Nursery) -> None:
+    def __init__(self, gate: Gate, handle: Handle, lost: Lost, nursery: trio.Nursery, log: Log) -> None:
+        self._log = log
         self._gate = gate
         self._handle = handle
         self._lost = lost
@@ -66,7 +70,11 @@ class Lobby:
             sock: the connection; its listener has SO_RCVLOWAT set to HEADER_BYTES, which it inherits.
             address: where it comes from.
         """
-        waiting = _Waiting(sock, self._gate.arrive(*address))
+        try:
+            waiting = _Waiting(sock, self._gate.arrive(*address))
+        except BaseException:
+            sock.close()
+            raise
         if waiting.visit.dropped:  # the server ends
             self._end(waiting)
             return
@@ -78,18 +86,21 @@ class Lobby:
         self._waiting[sock.fileno()] = waiting
         waiting.visit.end = partial(self._end, waiting)
 
-    async def run(self) -> NoReturn:
-        """Hear connections, until cancelled; those that are still in here are closed then."""
+    async def run(self) -> None:
+        """Hear connections until cancelled, whatever fails; those that are still in here are closed then."""
         with closing(self._epoll):
             try:
-                while True:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    for number, events in self._epoll.poll(0, BATCH):
-                        if (waiting := self._waiting.get(number)) is not None:
-                            self._hear(waiting, bool(events & _ENDED))
+                await carry_on("lobby", self._hear_all, self._log)
             finally:
                 for waiting in tuple(self._waiting.values()):
                     self._end(waiting)
+
+    async def _hear_all(self) -> NoReturn:
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for number, events in self._epoll.poll(0, BATCH):
+                if (waiting := self._waiting.get(number)) is not None:
+                    self._hear(waiting, bool(events & _ENDED))
 
     def _hear(self, waiting: _Waiting, ended: bool) -> None:
         if waiting.turn is not None:
@@ -119,13 +130,26 @@ class Lobby:
     def _begin(self, waiting: _Waiting, turn: Turn) -> None:
         self._forget(waiting)
         waiting.visit.end = lambda: None  # it is seen once the task has begun
-        self._gate.begin(waiting.visit)
-        self._nursery.start_soon(self._take, waiting, turn)
+        try:
+            self._gate.begin(waiting.visit)
+            self._nursery.start_soon(self._take, waiting, turn)
+        except BaseException:
+            self._drop(waiting)
+            raise
 
-    async def _take(self, waiting: _Waiting, turn: Turn) -> None:
-        with turn:
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(waiting.sock))
-            await self._handle(stream, waiting.visit, turn)
+    async def _take(self, waiting: _Waiting, turn: Turn) -> None:  # noqa: ASYNC910  # a task, not called
+        try:
+            with turn:
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(waiting.sock))
+                await self._handle(stream, waiting.visit, turn)
+        except Exception:  # noqa: BLE001  # such as no memory to tell of a failure; it is this connection's
+            self._drop(waiting)
+            with suppress(Exception):
+                self._log.exception("a connection failed", peer=waiting.visit.peer)
+
+    def _drop(self, waiting: _Waiting) -> None:
+        waiting.sock.close()
+        self._gate.forget(waiting.visit)
 
     def _end(self, waiting: _Waiting, reason: str = "") -> None:
         self._forget(waiting)

@@ -247,7 +247,7 @@ class Server:
             # Turns are for those who are in, too, until the last has left.
             keep(giving, self._log, "gate", gate.run)
             async with trio.open_nursery() as sessions:
-                lobby = Lobby(gate, handle, lose, sessions)
+                lobby = Lobby(gate, handle, lose, sessions, self._log)
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(lobby.run)
                     for listener in listeners:

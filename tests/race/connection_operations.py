@@ -195,7 +195,7 @@ async def listening(world: World) -> AsyncIterator[str]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(port.gate.run)
-        lobby = Lobby(port.gate, port.handle, lambda visit, reason: None, nursery)
+        lobby = Lobby(port.gate, port.handle, lambda visit, reason: None, nursery, world.log)
         nursery.start_soon(lobby.run)
         nursery.start_soon(accept_forever, listener, lobby, port.gate, world.log)
         yield f"127.0.0.1:{listener.socket.getsockname()[1]}"

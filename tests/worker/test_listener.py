@@ -66,7 +66,7 @@ async def listening(certs: Path, log: KeptLog, trust: Trust) -> AsyncIterator[Wo
     world.port = listener.socket.getsockname()[1]
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            lobby = Lobby(world.gate, world.handle, world.lose, nursery)
+            lobby = Lobby(world.gate, world.handle, world.lose, nursery, log)
             nursery.start_soon(lobby.run)
             nursery.start_soon(accept_forever, listener, lobby, world.gate, log)
             yield world

@@ -1,8 +1,10 @@
 """Connections that have said nothing whole yet: what they cost, when they are heard, how they end."""
 
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -10,6 +12,8 @@ import trio.testing
 
 from tests.harness import PATIENCE
 from tests.worker.common import KeptLog, Woken
+from worker import accept as accept_module
+from worker import carry_on as carry_on_module
 from worker.accept import accept_forever
 from worker.bounds import Bounds
 from worker.gate import Gate, Visit
@@ -27,11 +31,15 @@ class Hall:
         self.came: list[bytes] = []
         self.lost: list[str] = []
         self.may_end = trio.Event()
+        self.failing: Exception | None = None
         self.port = 0
 
     async def handle(self, tcp: trio.SocketStream, visit: Visit, turn: Turn) -> None:
+        if self.failing is not None:
+            raise self.failing
         with self.gate.attend(visit):
             self.came.append(bytes(await tcp.receive_some(100)))
+            turn.end()
             await self.may_end.wait()
         await tcp.aclose()
 
@@ -53,7 +61,7 @@ async def hall(log: KeptLog, bounds: Bounds | None = None) -> AsyncIterator[Hall
     it.port = listener.socket.getsockname()[1]
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            lobby = Lobby(gate, it.handle, it.lose, nursery)
+            lobby = Lobby(gate, it.handle, it.lose, nursery, log)
             nursery.start_soon(gate.run)
             nursery.start_soon(lobby.run)
             nursery.start_soon(accept_forever, listener, lobby, gate, log)
@@ -225,3 +233,56 @@ async def test_a_lobby_that_is_cancelled_closes_what_it_holds(log: KeptLog) -> N
             sock = stack.enter_context(it.connect())
             await quiet()
         assert sock.recv(1) == b""
+
+
+async def test_a_failure_in_accept_or_lobby_ends_neither(
+    log: KeptLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carry_on_module, "PAUSE", 0)
+    monkeypatch.setattr(accept_module, "PAUSE", 0)
+    left: dict[str, list[Exception]] = {}
+
+    def let_fail(owner: type, name: str) -> None:
+        work = getattr(owner, name)
+
+        def run(*given: object) -> Any:
+            if left.get(name):
+                raise left[name].pop()
+            return work(*given)
+
+        monkeypatch.setattr(owner, name, run)
+
+    for owner, name in ((Lobby, "_hear"), (Gate, "begin"), (Gate, "arrive")):
+        let_fail(owner, name)
+    async with hall(log) as it:
+        it.may_end.set()
+        for name in ("_hear", "begin", "arrive"):
+            left[name] = [MemoryError(), OSError(errno.ENOMEM, "no memory"), ValueError("bug")]
+            with ExitStack() as stack:
+                # The connection in whose service it fails may be lost; those that come later are not.
+                for _ in range(3):
+                    stack.enter_context(it.connect(HELLO))
+                    await quiet()
+                assert not left[name]
+                it.came.clear()
+                stack.enter_context(it.connect(HELLO))
+                await quiet()
+                assert it.came == [HELLO]
+
+
+async def test_a_failure_in_one_connection_ends_no_other(log: KeptLog) -> None:
+    async with hall(log) as it:
+        with it.connect(HELLO) as first:
+            await quiet()
+            it.failing = MemoryError()
+            with it.connect(HELLO) as second, pytest.raises(ConnectionError):
+                await trio.to_thread.run_sync(second.recv, 1)
+            it.failing = None
+            with it.connect(HELLO) as third:
+                await quiet()
+                assert it.came == [HELLO] * 2
+                it.may_end.set()
+                for sock in (first, third):
+                    assert await trio.to_thread.run_sync(sock.recv, 1) == b""
+        assert it.lost == []
+    assert log.messages == ["a connection failed"]

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from worker.accept import open_listeners
 from worker.audit import Audit
 from worker.carry_on import carry_on
 from worker.lacks import lack_of
-from worker.log import BackgroundStream, Stderr
+from worker.log import BackgroundStream, Log, Stderr
 from worker.threads import NoThreadError, may_need_threads, run_in_thread, start_thread
 from worker.users import Users
 
@@ -105,6 +106,25 @@ async def test_a_part_that_fails_begins_again(log: KeptLog, monkeypatch: pytest.
         ("warning", "part", False),  # and the others of this period are counted
         ("error", "part", True),
     ]
+
+
+async def test_a_part_goes_on_though_nothing_can_be_told_of_its_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NoMemory(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise MemoryError
+
+    monkeypatch.setattr(carry_on_module, "PAUSE", 0)
+    failures: list[Exception] = [MemoryError(), ValueError("bug")]
+
+    async def work() -> None:
+        await trio.lowlevel.checkpoint()
+        if failures:
+            raise failures.pop()
+
+    await carry_on("part", work, Log(NoMemory(), readable=False))
+    assert not failures
 
 
 async def test_an_address_without_a_thread_to_look_it_up_is_not_blamed() -> None:
