@@ -4,6 +4,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 from hypothesis import strategies as st
 
 from wire import messages
+from wire.payload import SHORT_BYTES
 from worker.methods import METHODS
 
 Inputs = st.SearchStrategy[bytes]
@@ -73,6 +74,34 @@ def _requests(draw: st.DrawFn) -> dict[str, object]:
     return plain
 
 
+def _pad(plain: dict[str, object]) -> dict[str, object]:
+    """Long enough not to be left to msgpack as a whole."""
+    return plain | {"filler": bytes(SHORT_BYTES)}
+
+
+#: Around what a User may send.
+_COUNTS = st.sampled_from([61, 62, 63, 255, 256, 257]) | st.integers(1, 300)
+#: What nests deeply, or holds very many arrays, maps or entries, or announces them; between what does not.
+_HEAVY = st.one_of(
+    st.integers(1, 20).flatmap(lambda depth: st.just(b"\x91" * depth + b"\x90")),
+    _COUNTS.map(lambda count: b"\xdc" + count.to_bytes(2, "big") + b"\x90" * count),
+    _COUNTS.map(lambda count: b"\xde" + count.to_bytes(2, "big") + b"\xa1x\x01" * count),
+    st.integers(0, 2**16 - 1).map(lambda count: b"\xdc" + count.to_bytes(2, "big")),
+    st.integers(0, 2**32 - 1).map(lambda count: b"\xdf" + count.to_bytes(4, "big")),
+)
+
+
+@st.composite
+def _heavy(draw: st.DrawFn) -> bytes:
+    """A map with some of that in it, maybe in an array or a map of its own."""
+    values = draw(st.lists(_HEAVY, max_size=4))
+    inner = draw(st.sampled_from([b"", b"\x91", b"\x81\xa1y", b"\x91\x81\xa1y"]))
+    named = [b"\xa1" + bytes((97 + number,)) + inner + value for number, value in enumerate(values)]
+    filler = b"\xa6filler\xc5" + SHORT_BYTES.to_bytes(2, "big") + bytes(SHORT_BYTES)
+    return bytes((0x80 | (len(named) + 1),)) + filler + b"".join(named)
+
+
+PADDED = mutated(st.builds(_pack, st.builds(_pad, _messages() | _requests()))) | _heavy() | mutated(_heavy())
 PAYLOADS = mutated(st.builds(_pack, _messages() | _requests())) | st.builds(_pack, _PLAIN) | st.binary()
 
 

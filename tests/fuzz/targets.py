@@ -7,10 +7,11 @@ is random all through gets no further than the first check.
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 import trio
 import trio.testing
 from hypothesis import strategies as st
@@ -20,15 +21,17 @@ from certs.errors import CertsError
 from certs.roles import DEFAULT_ARC, Role, RoleError, identity_of
 from client.cli.exits import UsageError
 from client.cli.follow import Which
-from tests.fuzz.inputs import PAYLOADS, STREAMS, Inputs, mutated
+from tests.fuzz.inputs import PADDED, PAYLOADS, STREAMS, Inputs, mutated
 from tests.harness import PATIENCE
 from tests.tlshelp import authority, der, doubled_role, key
-from wire import codec, limits, messages
+from wire import codec, limits, messages, payload
 from wire.connection import Connection, Signal, State
 from wire.connection import Role as End
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
 from wire.frames import FrameDecoder, encode_frame
+from wire.payload import FROM_LOOKER, FROM_SERVER, FROM_STARTER, Caps
 from worker.bounds import Bounds
+from worker.intake import Intake
 from worker.methods import prepare
 from worker.retain import parse_retention
 from worker.websocket import SUBPROTOCOL, ServerWebSocket
@@ -106,21 +109,30 @@ def _same(one: messages.Message, other: messages.Message) -> bool:
     return one == other or repr(one) == repr(other)
 
 
-def _events(pieces: list[bytes], end: End) -> tuple[list[str], bool]:
-    connection = Connection(end, max_frame=MAX_FRAME)
+def _opened(end: End, caps: Caps = FROM_SERVER) -> Connection:
+    connection = Connection(end, max_frame=MAX_FRAME, caps=caps)
     if end is End.SERVER:
         connection.send(messages.Hello(1, "s", "bob", "Admin", MAX_FRAME, 256))
+    return connection
+
+
+def _taken(connection: Connection) -> Iterator[messages.Message]:
+    """The messages that have come whole, but for those that count no more."""
+    while (event := connection.next_event()) not in (Signal.NEED_DATA, Signal.CLOSED):
+        if not isinstance(event, Signal):
+            yield event
+
+
+def _events(pieces: list[bytes], end: End, caps: Caps = FROM_SERVER) -> tuple[list[str], bool]:
+    connection = _opened(end, caps)
     found = []
     try:
-        for piece in pieces:
+        for piece in (*pieces, b""):
             connection.receive_data(piece)
-            while not isinstance(event := connection.next_event(), Signal):
+            for event in _taken(connection):
                 found.append(repr(event))
                 if isinstance(event, messages.Request):
                     _prepared(event)
-        connection.receive_data(b"")
-        while not isinstance(event := connection.next_event(), Signal):
-            found.append(repr(event))
     except RemoteProtocolError:
         assert connection.state is State.FAILED
         assert not connection.open_requests
@@ -141,6 +153,94 @@ def check_connection(data: bytes) -> None:
     """Whatever a peer sends, either end tells messages or fails for good, however it is split."""
     for end in End:
         assert _events(_split(data), end) == _events([data], end)
+
+
+# --- what a client may send, and how it is taken in
+
+
+class _Oracle:
+    """What msgpack itself makes of a payload, and what it counts meanwhile."""
+
+    def __init__(self, data: bytes) -> None:
+        self.containers = self.entries = self.largest = 0
+        self.value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=self._extension,
+            list_hook=self._count,
+            object_pairs_hook=lambda pairs: dict(self._count(pairs)),
+        )
+
+    def _count(self, container: Any) -> Any:
+        self.containers += 1
+        self.entries += len(container)
+        self.largest = max(self.largest, len(container))
+        return container
+
+    def _extension(self, code: int, data: bytes) -> None:
+        raise ValueError(f"extension {code} of {len(data)} bytes")
+
+    def is_within(self, caps: Caps) -> bool:
+        """Whether nothing speaks against it."""
+        counted = self.containers <= (caps.containers or self.containers), self.entries <= caps.total
+        named = type(self.value) is dict and all(type(key) is str for key in self.value)
+        return named and all(counted) and self.largest <= caps.items and _depth(self.value) <= caps.depth
+
+
+def _depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
+
+
+def check_payload(data: bytes) -> None:
+    """With caps, a payload is what msgpack makes of it, or refused; and refused only if it passes a cap."""
+    try:
+        oracle = _Oracle(data)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
+        oracle = None
+    for caps in (FROM_LOOKER, FROM_STARTER, FROM_SERVER):
+        try:
+            found = payload.unpack(data, caps)
+        except RemoteProtocolError:
+            assert oracle is None or not oracle.is_within(caps) or caps is not FROM_LOOKER
+        else:
+            assert oracle is not None
+            assert repr(found) == repr(oracle.value)  # NaN is not equal to itself
+            assert _depth(found) <= caps.depth
+            assert oracle.containers <= (caps.containers or oracle.containers)
+
+
+def check_intake(data: bytes) -> None:
+    """Taken in by turns from a stream, whatever its pieces, it is what a connection makes of it at once."""
+    assert trio.run(_take_in, _split(data)) == _events([data], End.SERVER, FROM_LOOKER)
+
+
+async def _take_in(pieces: list[bytes]) -> tuple[list[str], bool]:
+    client, server = trio.testing.memory_stream_pair()
+    connection = _opened(End.SERVER, FROM_LOOKER)
+    found: list[str] = []
+    whole = True
+    large = trio.CapacityLimiter(1)
+    intake = Intake(server, connection, trio.lowlevel.checkpoint, large)
+
+    async def send() -> None:
+        for piece in pieces:
+            await client.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        await client.send_eof()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            try:
+                while (event := await intake.next_event()) is not Signal.CLOSED:
+                    found.append(repr(event))
+            except RemoteProtocolError:
+                whole = False
+                nursery.cancel_scope.cancel()
+    assert large.available_tokens == 1
+    return found, whole
 
 
 # --- WebSocket
@@ -286,6 +386,8 @@ TARGETS = {
     "framing": Target(STREAMS | mutated(STREAMS) | st.binary(), check_framing),
     "message": Target(PAYLOADS, check_message),
     "connection": Target(STREAMS | mutated(STREAMS), check_connection),
+    "payload": Target(PADDED | PAYLOADS, check_payload),
+    "intake": Target(STREAMS | mutated(STREAMS), check_intake),
     "websocket": Target(_WEBSOCKET, check_websocket),
     "certificate": Target(st.deferred(_mutated_certificates), check_certificate),
     "text": Target(_WORDS.map(os.fsencode) | st.binary(max_size=24), check_text),
