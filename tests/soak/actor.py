@@ -174,9 +174,14 @@ class Actor:
         self._model.removed(known)
 
     async def list(self) -> list[JobStatus]:
+        await trio.lowlevel.checkpoint()
         before, removals = self._model.before(), self._model.removals
         with self._world.watch.doing(self.name, "list"):
-            jobs = await self._caller.list()
+            try:
+                jobs = await self._caller.list()
+            except RequestError as error:
+                expect(self._model.refuses(error), f"list: {error}")
+                return []
             if not self._model.ending:  # a successor may have answered, which knows nothing
                 self._model.listed(jobs, before, removals)
         return jobs

@@ -146,7 +146,7 @@ class Phase:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._look)
-                    await self._play(server, sampler, nursery)
+                    await self._play(server, sampler)
                     nursery.cancel_scope.cancel()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is told with the server's state
                 failed = error
@@ -167,10 +167,10 @@ class Phase:
                 told = await trio.to_thread.run_sync(state_of, self._current)
                 raise PhaseFailedError([late, *under_way, *told])
 
-    async def _play(self, server: Server, sampler: samples.Sampler, nursery: trio.Nursery) -> None:
+    async def _play(self, server: Server, sampler: samples.Sampler) -> None:
         """The mixture, and what comes after it."""
         connect = open_client(server.address, certs=self._certs, identity="admin", patience=PATIENCE)
-        async with connect as client:
+        async with connect as client, trio.open_nursery() as beside:
             world = World(self._model, self._watch, self._setting.most, hasty=self._setting.stall is not None)
             crew = Crew(server, world, self._seed)
             chance = crew.chance("settling")
@@ -178,7 +178,7 @@ class Phase:
             settling = Settling(server, self._setting, self._model, actor, sampler, chance)
             world.kinds = await settling.kinds()
             if self._setting.full:
-                nursery.start_soon(settling.keep_room)
+                beside.start_soon(settling.keep_room)
             with ExitStack() as successor:
                 async with trio.open_nursery() as clients:
                     crew.start(clients)
@@ -192,8 +192,9 @@ class Phase:
                         self._current = successor.enter_context(self._server("next.log", server.port))
                 if self._model.ending:
                     await self._look_after(self._current, before)
-                    return
-            await self._settle(settling)
+            if not self._model.ending:
+                await self._settle(settling)
+            beside.cancel_scope.cancel()
 
     async def _end(self, server: Server, chance: random.Random) -> None:
         """End the server while its clients do what they do, and its spawner with it, or not."""
