@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from .audit_sink import LINE_BYTES
+from .audit_file import LINE_BYTES
 
 #: The most that each of these takes in a line, in bytes, escapes included.
 TEXT_BYTES, SENTENCE_BYTES, ARGV_BYTES, ENV_BYTES = 256, 512, 1024, 384

@@ -3,17 +3,13 @@
 Theory of operation. `put` appends to a queue and never waits, so that no sink can hold up the event loop. The
 thread takes lines from the front, up to WRITE_BYTES at a time, and tries until the sink has taken them. It
 lets lines gather for GATHER_SECONDS unless somebody waits for one: waking a thread for each of a thousand
-lines a second costs several times what the lines do. Past
-QUEUE_BYTES, `put` gives lines up and counts them. They are always the ones behind all that is queued; so when
-the thread next takes some, which makes room, it queues a line that tells the count in the very place of those
-that are missing. A line is never larger than PIPE_BUF, so a pipe takes each whole or not at all (pipe(7)).
-A full disk may take half a line: the rest follows it later, or, in another file, the whole line.
+lines a second costs several times what the lines do. Past QUEUE_BYTES, `put` gives lines up and counts them.
+They are always the ones behind all that is queued; so when the thread next takes some, which makes room, it
+queues a line that tells the count in the very place of those that are missing. Nothing but the server's end
+ends the thread: what it has taken, it keeps until the sink has it.
 """
 
 import errno
-import os
-import select
-import stat
 import threading
 import time
 from collections import deque
@@ -24,13 +20,11 @@ from functools import partial
 
 import trio
 
+from .audit_file import RETRY_SECONDS, AuditFile
+from .lacks import lack_of
 from .log import Log
 from .threads import NoThreadError, start_thread
 
-#: What names the server's own stderr in place of a file.
-STDERR = "stderr"
-#: The largest line, its newline included.
-LINE_BYTES = select.PIPE_BUF
 #: Bytes of lines that may wait.
 QUEUE_BYTES = 8 * 1024 * 1024
 #: The most that one write to a file takes.
@@ -39,8 +33,6 @@ WRITE_BYTES = 64 * 1024
 GATHER_SECONDS = 0.02
 #: A write that takes longer is reported, in seconds.
 STALL_SECONDS = 1.0
-#: Pause before the next try, in seconds.
-RETRY_SECONDS = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +47,19 @@ class Line:
     count: int = 1
     written: bool = False
     lost: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Lines that the thread has taken, and how many of their bytes the sink has."""
+
+    lines: list[Line]
+    data: bytes
+    sent: int = 0
+
+    @property
+    def unwritten(self) -> list[Line]:
+        return self.lines[self.data.count(b"\n", 0, self.sent) :]
 
 
 class AuditSink:
@@ -83,27 +88,18 @@ class AuditSink:
         self._queue: deque[Line] = deque()
         self._queued = 0
         self._lost, self._lost_first = 0, 0
-        self._unwritten: list[Line] = []  # those that the thread has taken and not written
+        self._batch: _Batch | None = None  # what is being written
         self._wakers: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._reopen = False
         self._urgent = False  # somebody waits for a line
         self._closing: float | None = None  # when the thread gives up
         self._began: float | None = None  # when the write under way did
-        self._torn = False  # the file ends within a line
-        self._fd: int | None = None
-        if name == STDERR:
-            self._fd = 2
-        else:
-            try:
-                self._open()
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # a FIFO that nobody reads yet: somebody may
-                    raise
+        self._file = AuditFile(name, log)
         try:
             self._thread = start_thread(self._run, "audit")
         except NoThreadError:
-            self._shut()
+            self._file.shut()
             raise
 
     # --- the event loop's side
@@ -159,49 +155,69 @@ class AuditSink:
             self._changed.notify()
         self._thread.join(patience + STALL_SECONDS)
         with self._changed:
-            left = sum(line.count for line in (*self._unwritten, *self._queue)) + self._lost
+            taken = self._batch.unwritten if self._batch is not None else ()
+            left = sum(line.count for line in (*taken, *self._queue)) + self._lost
         if left:
             self._log.error("the last audit lines were lost", sink=self.name, lines=left)
         if not self._thread.is_alive():
-            self._shut()
+            self._file.shut()
 
     # --- the thread's side
 
     def _run(self) -> None:
-        while lines := self._take():
+        while True:
+            try:
+                self._write_all()
+            except Exception as error:  # noqa: BLE001  # for want of memory, say: it is tried again
+                with suppress(Exception):
+                    self._stall(lack_of(error) or repr(error))
+                time.sleep(RETRY_SECONDS)
+                if self._is_over():
+                    return
+            else:
+                return
+
+    def _write_all(self) -> None:
+        while (batch := self._batch or self._take()) is not None:
             self._began = time.monotonic()
-            if not self._deliver(lines):
+            if not self._deliver(batch):
                 return
             self._began = None
             with self._changed:
-                for line in lines:
+                for line in batch.lines:
                     line.written = True
-                self._unwritten = []
+                self._batch = None
             self._flow()
 
-    def _take(self) -> list[Line]:
-        """The next lines, once there are some; none when it is time to end."""
+    def _take(self) -> _Batch | None:
+        """The next lines, once there are some; None when it is time to end."""
         while not self._wait_queued():
             if not self._reopen:
-                return []
+                return None
             self._open_again()  # not under the lock: a file system may hang, and `put` must not wait
         with self._changed:
             self._changed.wait_for(self._is_due, GATHER_SECONDS)
             self._urgent = False
-            lines, size = [self._queue.popleft()], 0
-            while self._queue and size + len(self._queue[0].data) <= WRITE_BYTES - LINE_BYTES:
-                lines.append(self._queue.popleft())
-                size += len(lines[-1].data)
-            self._queued -= size + len(lines[0].data)
+            # Nothing changes before all is made for which there may be no memory.
+            lines, size = list[Line](), 0
+            for line in self._queue:
+                if lines and size + len(line.data) > WRITE_BYTES:
+                    break
+                lines.append(line)
+                size += len(line.data)
+            batch = _Batch(lines, b"".join([line.data for line in lines]))
             if self._lost:
                 gap = Line(self._lost_first, self._gap(self._lost_first, self._lost), self._lost)
                 self._queue.append(gap)
                 self._queued += len(gap.data)
             lost, self._lost = self._lost, 0
-            self._unwritten = lines
+            for _ in lines:
+                self._queue.popleft()
+            self._queued -= size
+            self._batch = batch
         if lost:
             self._log.error("audit lines were given up", sink=self.name, lines=lost)
-        return lines
+        return batch
 
     def _wait_queued(self) -> bool:
         """Wait until there are lines; False if it is time to open the file again, or to end."""
@@ -218,36 +234,29 @@ class AuditSink:
     def _is_due(self) -> bool:
         return self._urgent or self._closing is not None or self._queued > WRITE_BYTES
 
-    def _deliver(self, lines: list[Line]) -> bool:
+    def _is_over(self) -> bool:
+        return self._closing is not None and time.monotonic() > self._closing
+
+    def _deliver(self, batch: _Batch) -> bool:
         """Write lines, however long that takes; False if we are to end before."""
-        data = b"".join(line.data for line in lines)
-        sent = 0
-        while sent < len(data):
-            if self._was_deleted() or (self._reopen and self._open_again()):
-                sent = data.rfind(b"\n", 0, sent) + 1
+        while batch.sent < len(batch.data):
             try:
-                sent += self._write(data, sent)
+                if (self._reopen and self._open_again()) or self._file.was_deleted():
+                    batch.sent = batch.data.rfind(b"\n", 0, batch.sent) + 1
+                batch.sent += self._file.write(batch.data, batch.sent)
             except OSError as error:
-                self._unwritten = lines[data.count(b"\n", 0, sent) :]
                 self._excuse(error)
-                if self._closing is not None and time.monotonic() > self._closing:
+                if self._is_over():
                     return False
         return True
 
-    def _write(self, data: bytes, begin: int) -> int:
-        if self._fd is None:
-            self._open()
-        assert self._fd is not None  # noqa: S101  # what _open has just seen to
-        if self._torn:
-            os.write(self._fd, b"\n")
-            self._torn = False
-        if self._is_regular():
-            return os.write(self._fd, data[begin:])
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        if not poll.poll(RETRY_SECONDS * 1000):
-            raise BlockingIOError(errno.EAGAIN, "it is not read")
-        return os.write(self._fd, data[begin : data.rfind(b"\n", begin, begin + LINE_BYTES) + 1])
+    def _open_again(self) -> bool:
+        self._reopen = False
+        try:
+            return self._file.open_again()
+        except BaseException:
+            self._reopen = True
+            raise
 
     def _excuse(self, error: OSError) -> None:
         """Take note of a write that failed, and pause before the next."""
@@ -281,62 +290,3 @@ class AuditSink:
         for wake in wakers:
             with suppress(trio.RunFinishedError):
                 wake()
-
-    # --- the file
-
-    def _open(self) -> None:
-        # Without O_NONBLOCK, opening a FIFO would wait for its reader, and writing to it too.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        fd = os.open(self.name, flags, 0o600)
-        self._shut()
-        self._fd = fd
-        self._torn = self._is_regular() and _ends_within_a_line(fd)
-
-    def _open_again(self) -> bool:
-        self._reopen = False
-        if self.name == STDERR:
-            return False
-        try:
-            self._open()
-        except OSError as error:
-            self._log.error(
-                "the audit log was not opened again; the old file stays in use",
-                sink=self.name,
-                reason=error.strerror,
-            )
-            return False
-        return True
-
-    def _is_regular(self) -> bool:
-        return self._fd is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
-
-    def _was_deleted(self) -> bool:
-        """Give up a file that has no name left: what is written to it would be lost without a word."""
-        if self._fd is None or self.name == STDERR:
-            return False
-        found = os.fstat(self._fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink:
-            return False
-        self._log.warning("the audit log's file was deleted; it is made again", sink=self.name)
-        self._shut()
-        return True
-
-    def _shut(self) -> None:
-        if self._fd is not None and self.name != STDERR:
-            os.close(self._fd)
-        self._fd = None
-
-
-def _ends_within_a_line(fd: int) -> bool:
-    """Whether a server before us left half a line, which the next one must not be joined to."""
-    size = os.fstat(fd).st_size
-    if size == 0:
-        return False
-    try:
-        reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # we may write to it alone
-        return False
-    try:
-        return os.pread(reading, 1, size - 1) != b"\n"
-    finally:
-        os.close(reading)

@@ -101,7 +101,7 @@ def serve(
     from .accept import ListenError
     from .allocator import keep_memory
     from .audit import Audit, Trail
-    from .audit_sink import STDERR
+    from .audit_file import STDERR
     from .hierarchy import CgroupError
     from .lacks import lack_of, only, place_of
     from .library_log import LibraryLog

@@ -68,7 +68,7 @@ class BackgroundStream:
             try:
                 self._stream.write(line)
                 self._stream.flush()
-            except (OSError, ValueError):  # a full disk may have room again
+            except (OSError, ValueError, MemoryError):  # a full disk may have room again
                 with self._lock:
                     self._dropped += 1
 

@@ -1,5 +1,6 @@
 """The audit log's way to its file: whole lines in order, whatever the sink does; what is lost is counted."""
 
+import errno
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -20,6 +22,7 @@ import trio
 from tests.harness import PATIENCE, eventually
 from tests.worker.common import KeptLog
 from worker import audit_sink
+from worker.audit_file import STDERR, AuditFile
 from worker.audit_sink import AuditSink, Line
 
 Open = Callable[..., "Writer"]
@@ -28,8 +31,10 @@ Open = Callable[..., "Writer"]
 class Writer:
     """A sink, and what it was given."""
 
-    def __init__(self, path: Path, log: KeptLog, room: int) -> None:
-        self.sink = AuditSink(str(path), log, gap, room=room)
+    def __init__(
+        self, path: Path, log: KeptLog, room: int, gap: Callable[[int, int], bytes] | None = None
+    ) -> None:
+        self.sink = AuditSink(str(path), log, gap or gap_line, room=room)
         self.log = log
         self.numbers = count(1)
 
@@ -55,7 +60,7 @@ class Writer:
         return [int(str(line["lines"])) for line in lines]
 
 
-def gap(first: int, lines: int) -> bytes:
+def gap_line(first: int, lines: int) -> bytes:
     return json.dumps({"gap": first, "lines": lines}).encode() + b"\n"
 
 
@@ -121,7 +126,7 @@ def test_lines_are_appended_and_a_dead_servers_half_line_is_ended(writing: Open,
 @pytest.mark.parametrize("name", ["", "missing/audit.log", "."])
 def test_a_file_that_cannot_be_opened_is_an_error(name: str, log: KeptLog, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"directory"):
-        AuditSink(str(tmp_path / name) if name else "", log, gap)
+        AuditSink(str(tmp_path / name) if name else "", log, gap_line)
 
 
 def test_logrotate(writing: Open, tmp_path: Path) -> None:
@@ -334,7 +339,7 @@ def test_a_write_that_does_not_return_is_reported_by_the_next_line(
     monkeypatch.setattr(audit_sink, "STALL_SECONDS", 0.05)
     release = threading.Event()
     monkeypatch.setattr(os, "write", lambda fd, data: release.wait(20) and len(data))
-    sink = AuditSink(audit_sink.STDERR, log, gap)
+    sink = AuditSink(STDERR, log, gap_line)
     sink.put(Line(1, b"{}\n"))
     eventually(lambda: sink._began, "the write")
     time.sleep(0.06)
@@ -364,14 +369,14 @@ def test_a_file_that_hangs_when_it_is_opened_again_holds_up_nobody(
     line = writer.put()
     eventually(lambda: line.written, "a line in the file")
     opening, go_on = threading.Event(), threading.Event()
-    really = AuditSink._open
+    really = AuditFile._open
 
-    def hang(sink: AuditSink) -> None:
+    def hang(sink: AuditFile) -> None:
         opening.set()
         assert go_on.wait(PATIENCE)
         really(sink)
 
-    monkeypatch.setattr(AuditSink, "_open", hang)
+    monkeypatch.setattr(AuditFile, "_open", hang)
     try:
         writer.sink.reopen()
         assert opening.wait(PATIENCE)
@@ -381,3 +386,41 @@ def test_a_file_that_hangs_when_it_is_opened_again_holds_up_nobody(
         assert not put.is_alive()
     finally:
         go_on.set()
+
+
+def test_a_thread_that_fails_goes_on_and_loses_no_line(
+    log: KeptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.log"
+    failures: dict[str, list[Exception]] = {}
+
+    def let_fail(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            if failures.get(name):
+                raise failures[name].pop()
+            return work(*given)
+
+        return run
+
+    def write_part(file: AuditFile, data: bytes, begin: int) -> int:
+        return really(file, data[: begin + 500], begin)
+
+    really = AuditFile.write
+    monkeypatch.setattr(audit_sink, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(AuditFile, "write", let_fail("write", write_part))
+    for name in ("was_deleted", "open_again"):
+        monkeypatch.setattr(AuditFile, name, let_fail(name, getattr(AuditFile, name)))
+    writer = Writer(path, log, 20_000, let_fail("gap", gap_line))
+    for name in ("write", "was_deleted", "open_again", "gap"):
+        failures[name] = [ValueError("bug"), MemoryError(), OSError(errno.ESTALE, "stale")]
+        if name == "open_again":
+            path.rename(tmp_path / "old")
+            writer.sink.reopen()
+        writer.put(40, width=1000)  # of which some are too many
+        eventually(lambda: not failures[name], name)  # noqa: B023
+        line = writer.put()
+        eventually(lambda: line.written or line.lost, "a line after it")  # noqa: B023
+    eventually(lambda: not writer.sink._queued, "all lines")
+    writer.sink.close(20)
+    assert check((tmp_path / "old").read_bytes() + path.read_bytes(), next(writer.numbers) - 1) > 0
+    assert {"the audit log takes no lines; they wait", "the audit log takes lines again"} < set(log.messages)

@@ -4,12 +4,13 @@ import io
 import json
 import re
 import threading
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, eventually
 from worker.log import BackgroundStream, Log
 
 
@@ -130,6 +131,26 @@ def test_a_background_stream_survives_its_streams_end() -> None:
         log.info("x")
     background.close()
     assert not background._thread.is_alive()
+
+
+def test_a_lack_of_memory_does_not_end_the_log() -> None:
+    class Lacking(io.StringIO):
+        failures: ClassVar = [MemoryError()]
+
+        def write(self, text: str) -> int:
+            if self.failures:
+                raise self.failures.pop()
+            return super().write(text)
+
+    stream = Lacking()
+    background = BackgroundStream(stream)
+    log = Log(background, readable=False)
+    log.info("lost")
+    eventually(lambda: background._dropped, "the failure")
+    log.info("after")
+    background.close()
+    told, after = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (told["lines"], after["message"]) == (1, "after")
 
 
 def test_closing_a_stalled_background_stream_is_bounded() -> None:
