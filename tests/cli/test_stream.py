@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -224,12 +225,15 @@ def test_a_cut_is_said_and_the_output_goes_on(
     assert (shown.code, shown.out, shown.err.decode()) == (code, b"two\n", NOTE.format(4))
 
 
-def test_each_cut_is_said_once(through: Program, between: Proxy, admin: Client) -> None:
-    job = admin.start(["sh", "-c", "for n in 1 2 3; do echo $n; sleep 0.5; done"])
+def test_each_cut_is_said_once(through: Program, between: Proxy, admin: Client, tmp_path: Path) -> None:
+    # It prints a number only once the connection by which the one before it came is cut.
+    step = "echo $n; while ! [ -e $n ]; do sleep 0.01; done"
+    job = admin.start(["sh", "-c", f"for n in 1 2 3; do {step}; done"], cwd=str(tmp_path))
     with through.begin("stream", job.id) as process:
         for number in (1, 2, 3):
             read_until(process, b"%d\n" % number)
             assert between.cut() == 1
+            (tmp_path / str(number)).touch()
         shown = finish(process)
     assert (shown.code, shown.out) == (0, b"")
     assert shown.err.decode() == "".join(NOTE.format(place) for place in (2, 4, 6))
