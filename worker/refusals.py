@@ -64,8 +64,9 @@ class Refusals:
                     self._tell(*ended.popitem(), tell)
                     await trio.lowlevel.checkpoint()
         finally:
-            for kind, count in (*ended.items(), *self._counts.items()):
-                self._tell(kind, count, tell)
+            for counts in (ended, self._counts):
+                while counts:  # each is told once, also if this fails and is run again
+                    self._tell(*counts.popitem(), tell)
 
     def _tell(self, kind: Refusal, count: int, tell: Callable[[Refusal, int], None]) -> None:
         if count > BURST:

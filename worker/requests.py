@@ -117,11 +117,13 @@ class Requests:
             run = prepare(identity.role, request)
         except RequestError as error:
             # A client that asks for what it does not get could do so at any rate; so this takes turns too.
-            await self._session.turn()
-            told = self._trail.request(request).refused(request, error)
-            if told and error.code is ErrorCode.DENIED:
-                role = identity.role.value
-                self._log.warning("denied", identity=identity.name, role=role, method=request.method)
+            try:
+                await self._session.turn()
+            finally:  # also of a client that is cut before
+                told = self._trail.request(request).refused(request, error)
+                if told and error.code is ErrorCode.DENIED:
+                    role = identity.role.value
+                    self._log.warning("denied", identity=identity.name, role=role, method=request.method)
             await self._session.send(Failure(request.id, error.code, error.message))
             return
         trail = self._trail.request(request)

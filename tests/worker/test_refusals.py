@@ -70,6 +70,30 @@ async def test_a_flood_of_refusals_writes_no_line_for_each_and_leaves_out_nobody
     assert sorted(line["times"] for line in log.lines) == [1, 3, 5000, 5000]
 
 
+async def test_what_fails_while_it_tells_tells_nothing_twice(
+    log: KeptLog, autojump_clock: trio.testing.MockClock
+) -> None:
+    refusals, told = Refusals(log), list[tuple[str | None, int]]()
+
+    def refuse(name: str) -> None:
+        for _ in range(BURST + 7):
+            refusals.may_tell(Refusal(Event.REQUEST, Outcome.DENIED, name, "User"))
+
+    def tell(kind: Refusal, count: int) -> None:
+        told.append((kind.identity, count))
+        if len(told) == 1:
+            refuse("ann")  # in the next period
+            raise MemoryError
+
+    refuse("eve")
+    refuse("bob")
+    with pytest.raises(MemoryError):
+        await refusals.run(tell)
+    with trio.move_on_after(2.5 * PERIOD):
+        await refusals.run(tell)
+    assert sorted(told) == [("ann", 7), ("bob", 7), ("eve", 7)]
+
+
 def test_however_many_clients_there_are_they_take_bounded_room(
     log: KeptLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,14 @@
 """One connection in memory: credit, cancels, ids, ends, and a peer that does not read."""
 
 import itertools
+import json
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -38,6 +40,7 @@ from wire.messages import (
 )
 from wire.trio_stream import receive_event
 from worker import session as session_module
+from worker.audit import Audit, Trail
 from worker.bounds import SMALL_FRAME_BYTES, Bounds
 from worker.methods import METHODS, Answer, Call, Method
 from worker.output import OutputLog
@@ -447,6 +450,30 @@ async def test_each_final_message_waits_for_its_turn(log: KeptLog, request_: Req
             await peer.receive_final(1)
             nursery.cancel_scope.cancel()
     assert not turns._line._waiting
+
+
+async def test_a_refusal_is_recorded_though_its_client_is_cut_before_it_is_told(
+    log: KeptLog, tmp_path: Path
+) -> None:
+    audit = Audit(str(tmp_path / "audit.log"), log)
+    client_end, server_end = trio.testing.memory_stream_pair()
+    peer, user = Peer(client_end), Identity("bob", "01", CertRole.USER)
+    turns, registry = Turns(), cast("Registry", FakeRegistry())
+    session = Session(server_end, user, registry, log, "test/1", turns=turns, trail=Trail(audit))
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            await peer.receive()
+            await peer.send(Request(1, "start", {"argv": ["id"]}))
+            await trio.testing.wait_all_tasks_blocked()
+            session.end(ErrorCode.REVOKED, "revoked")
+            await client_end.aclose()
+    audit.close()
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    outcomes = [(line["event"], line["outcome"]) for line in lines]
+    assert outcomes == [
+        ("connection_accepted", "allowed"), ("request", "denied"), ("connection_ended", "done"),
+    ]  # fmt: skip
 
 
 # --- errors
