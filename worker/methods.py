@@ -183,8 +183,8 @@ async def start(call: Call, params: StartParams) -> Answer:
 async def stop(call: Call, params: StopParams) -> Answer:
     job = call.registry.find(params.id)
     grace = call.registry.grace if params.grace is None else _seconds("grace", params.grace)
-    if not job.ended.is_set():
-        call.trail.record(Event.JOB_STOPPING, Outcome.DONE, job=job.id, grace=grace)
+    how = {"cause": "it had ended already"} if job.ended.is_set() else {"grace": grace}
+    call.trail.record(Event.JOB_STOPPING, Outcome.DONE, job=job.id, **how)
     try:
         await job.stop(Cause(CauseKind.STOPPED, by=call.identity.name), grace)
     except StuckError as error:

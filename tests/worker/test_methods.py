@@ -1,12 +1,15 @@
 """What each method makes of its parameters, and what a job is started with."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certs.roles import Role
 from tests.worker.calls import LINES, FakeCall, FakeJob, FakeRegistry, answer, ended_job
+from tests.worker.common import KeptLog
 from wire import codec
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import (
@@ -18,6 +21,7 @@ from wire.jobs import (
 )
 from wire.limits import Limits
 from wire.messages import Reply, Request, encode_message
+from worker.audit import Audit, Trail
 from worker.bounds import Bounds
 from worker.methods import prepare
 from worker.process_spec import DEFAULT_PATH, environment_of, process_spec
@@ -123,6 +127,20 @@ async def test_only_a_query_measures_a_job_that_runs() -> None:
     assert (await answer(call, "list")).jobs == (job.status(),)
     job.ended.set()
     assert await answer(call, "wait", id="a") == JobReply(job.status())
+
+
+async def test_a_stop_has_one_outcome_in_the_audit_log_also_if_the_job_had_ended(
+    log: KeptLog, tmp_path: Path
+) -> None:
+    audit = Audit(str(tmp_path / "audit.log"), log)
+    for job in (FakeJob("a"), ended_job()):
+        trail = Trail(audit).request(Request(1, "stop"))
+        await answer(FakeCall(FakeRegistry(job), trail=trail), "stop", id="a")
+        trail.cancelled()  # while the reply waits for room
+    audit.close()
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    outcomes = [(line["event"], line.get("grace"), line.get("cause")) for line in lines]
+    assert outcomes == [("job_stopping", 10.0, None), ("job_stopping", None, "it had ended already")]
 
 
 @pytest.mark.parametrize("name", ["stop", "query", "wait", "stream"])
