@@ -7,12 +7,14 @@ that `OutputStore.victim` names. After each step it sets an event, on which ever
 
 A step moves bytes, or there is no room for them on the disk. Then, if somebody waits for room in memory, the
 operator's policy decides: the oldest goes (``drop``), or all wait until something is freed, and the mover
-looks again after RETRY_SECONDS, as others use the disk too (``block``). If nobody waits, it ends, and is not
-started again for that long. With nothing to do there is no task at all.
+looks again after RETRY_SECONDS, as others use the disk too (``block``). It does that too when the disk fails,
+or there is no thread. If nobody waits, it ends, and is not started again for that long. With
+nothing to do there is no task at all.
 
 Without a nursery (`OutputStore.work_ahead`), whoever wants room takes the steps, one at a time.
 """
 
+import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 #: After so long, in seconds, a full disk is tried again.
 RETRY_SECONDS = 1.0
+#: Errors which say that a disk is full.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: So many blocks of removed output are freed in one step, and after so many bytes of it, the memory of the
 #: process is given back to the system: seldom, but each time is short.
 FREE_BLOCKS, TRIM_BYTES = 64, 16 * 1024 * 1024
@@ -121,16 +125,17 @@ class Mover:
 
     async def _move(self, victim: "OutputLog") -> None:
         await trio.lowlevel.checkpoint()
+        full = True
         try:
             if await victim.spill(self._files, self._store.room):
                 self.stuck = False
                 return
             reason = "the cap is reached"
         except OSError as error:
-            reason = str(error.strerror)
+            reason, full = str(error.strerror), error.errno in NO_ROOM
         if not self._store.is_wanted:
             self._not_before = trio.current_time() + RETRY_SECONDS
-        elif self._store.drop_for_want(victim, reason):
+        elif self._store.drop_for_want(victim, reason, full=full):
             await self._files.reclaim()
         else:
             self.stuck = True

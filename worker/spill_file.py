@@ -82,15 +82,15 @@ class SpillFile:
         parts = [part for block in blocks for part in (block.tables(), block.data)]
         if self._write_direct(parts, sum(map(len, parts)), position):
             return True
-        buffers = [memoryview(part) for part in parts]
-        while buffers:
-            written = os.pwritev(self._fd, buffers[:512], position)
+        while parts:
+            # No views of them: an error keeps those with its traceback, and a block could not grow.
+            written = os.pwritev(self._fd, parts[:512], position)
             position += written
-            while buffers and written >= len(buffers[0]):
-                written -= len(buffers[0])
-                buffers.pop(0)
+            while parts and written >= len(parts[0]):
+                written -= len(parts[0])
+                parts.pop(0)
             if written:
-                buffers[0] = buffers[0][written:]
+                parts[0] = parts[0][written:]
         return False
 
     def _write_direct(self, parts: list[bytes | bytearray], size: int, position: int) -> bool:

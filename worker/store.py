@@ -4,8 +4,9 @@ From three quarters of a budget on, `worker.mover` moves the oldest bytes to the
 nears its own budget, or those of the job that has been silent longest. A job waits only where a budget is
 used up, because it prints faster than the disk takes it. Past the disk's cap, or when the disk is full, the
 operator's policy decides: ``block`` lets the job that wants room wait, its pipe unread, until there is some;
-``drop`` gives up the oldest bytes of the job that has been silent longest. Jobs that fit into their budget
-never wait for a disk.
+``drop`` gives up the oldest bytes of the job that has been silent longest. A disk that fails otherwise is
+waited for, whatever the policy: to give up what lies there would make no room. Jobs that fit into their
+budget never wait for a disk.
 """
 
 import enum
@@ -26,6 +27,9 @@ from .windows import MIB, Windows
 
 #: The share of a budget from which on output moves to the disk, and the one at which that is enough.
 NEAR, FAR = 0.75, 0.7
+#: What the log says where nothing more goes to the disk.
+FULL = "the room for output on the disk is used up"
+FAILS = "output cannot be moved to the disk, and is tried again"
 #: Reads from the spill files at a time; each has a buffer of up to 8 MiB.
 READS = 2
 
@@ -96,7 +100,7 @@ class OutputStore:
         self._is_near = False
         self._near: OrderedDict[OutputLog, None] = OrderedDict()  # those near their own budget
         self._wanting: dict[OutputLog, int] = {}  # tasks that wait for room
-        self._full = False
+        self._told = ""  # that nothing more goes to the disk
         self.work_ahead(nursery)
 
     def work_ahead(self, nursery: trio.Nursery | None) -> None:
@@ -191,20 +195,23 @@ class OutputStore:
         self._near.move_to_end(log)
         return log
 
-    def drop_for_want(self, victim: OutputLog, reason: str) -> bool:
-        """Say that there is no room on the disk, and give up the oldest bytes, if the operator wants that.
+    def drop_for_want(self, victim: OutputLog, reason: str, *, full: bool) -> bool:
+        """Say that nothing more goes to the disk, and give up the oldest bytes, if the operator wants that.
 
         Those on the disk, if there are any, so that others may go there. Return whether some went.
+
+        Args:
+            victim: whose bytes go if none are on the disk.
+            reason: why, for the log.
+            full: for want of room there; else nothing is given up.
         """
-        if not self._full:
-            self._full = True
-            self._log.error(
-                "the room for output on the disk is used up",
-                folder=str(self._budget.folder),
-                reason=reason,
-                policy=self._budget.overflow.value,
-            )
-        return self._budget.overflow is Overflow.DROP and next(iter(self._with_file), victim).drop()
+        policy = {"policy": self._budget.overflow.value} if full else {}
+        message = FULL if full else FAILS
+        if self._told != message:
+            self._told = message
+            self._log.error(message, folder=str(self._budget.folder), reason=reason, **policy)
+        drops = full and self._budget.overflow is Overflow.DROP
+        return drops and next(iter(self._with_file), victim).drop()
 
     def mark_waiting(self) -> None:
         """Show of each log that wants room that it waits for the disk."""
@@ -213,8 +220,8 @@ class OutputStore:
 
     def tell_room(self) -> None:
         """Say that there is room on the disk again, if it was said that there is none."""
-        if self._full and self._budget.overflow is Overflow.BLOCK:
-            self._full = False
+        if self._told == FAILS or (self._told and self._budget.overflow is Overflow.BLOCK):
+            self._told = ""
             self._log.info("there is room for output on the disk again", folder=str(self._budget.folder))
 
     def tell_unreadable(self, error: OSError) -> None:

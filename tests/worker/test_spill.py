@@ -129,6 +129,18 @@ async def test_a_disk_that_fills_up_leaves_no_half_of_it(
         assert data == DATA[:BLOCK_BYTES] * 16
 
 
+def test_a_block_that_could_not_be_written_still_grows(tmp_path: Path) -> None:
+    with contextlib.closing(SpillFile(tmp_path)) as file:
+        full = os.open("/dev/full", os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(full, file._fd, inheritable=False)
+        os.close(full)
+        block = Block.begin(0, STDOUT, 1.0, b"a line\n")
+        with pytest.raises(OSError, match="No space left") as error:
+            file.write([block], 0)
+        assert block.add(STDOUT, 1.0, b"one more\n")
+        assert error.tb is not None  # it, and all that it holds, has lived until now
+
+
 def test_what_cannot_be_read_past_the_page_cache_is_read_through_it(
     file: SpillFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from worker.windows import MIB
 PIECE = 64 * 1024
 MEMORY, JOB_MEMORY = 8 * PIECE + PIECE // 2, 4 * PIECE + PIECE // 2
 FULL = "the room for output on the disk is used up"
+FAILS = "output cannot be moved to the disk, and is tried again"
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,35 @@ async def test_a_full_disk_is_survived(
     assert log.lines[0]["message"] == FULL
     assert log.lines[0]["reason"] == "No space left on device"
     one.remove()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EROFS, None])
+async def test_a_disk_that_fails_for_a_while_has_nothing_dropped(
+    tmp_path: Path, log: KeptLog, monkeypatch: pytest.MonkeyPatch, error: int | None
+) -> None:
+    def fail(*_: object) -> bool:
+        assert error is not None
+        raise OSError(error, os.strerror(error))
+
+    async with trio.open_nursery() as nursery:
+        room = OutputStore(Budget(MEMORY, JOB_MEMORY, 100 * MIB, tmp_path, Overflow.DROP), log, nursery)
+        old, one = OutputLog(room), OutputLog(room)
+        await fill(old, 20)
+        async with trio.open_nursery() as filling:
+            with without_threads() if error is None else monkeypatch.context() as patch:
+                if patch is not None:
+                    patch.setattr(SpillFile, "write", fail)
+                filling.start_soon(fill, one, 20)
+                with trio.fail_after(PATIENCE):
+                    while not log.messages:  # noqa: ASYNC110  # nobody tells
+                        await trio.sleep(0.001)
+                await trio.sleep(0.05)  # it is tried again, and fails again
+                assert log.messages == [FAILS]
+                assert one.waiting
+        assert log.messages == [FAILS, "there is room for output on the disk again"]
+        for each in (old, one):
+            assert await read_all(each) == (b"".join(map(piece, range(20))), [])
+            each.remove()
 
 
 async def test_a_cancelled_wait_loses_nothing(tmp_path: Path, log: KeptLog) -> None:
