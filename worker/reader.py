@@ -92,6 +92,7 @@ class Reader:
                 async with self._alone:
                     await self._room()
                     if (piece := await self._take_alone(most)) is not None:
+                        await self._room()  # others may have filled it, or the connection has ended
                         return piece
         return None  # noqa: ASYNC910  # who gets nothing, waits
 

@@ -1,5 +1,7 @@
 """A session that is ended from outside: at once, with its reason, and whatever was under way."""
 
+import threading
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -13,9 +15,14 @@ from tests.worker.test_session import WAIT, FakeJob, FakeRegistry, Peer, query, 
 from wire.errors import ErrorCode
 from wire.jobs import JobReply
 from wire.messages import STDOUT, Failure, Output, Request
+from worker import windows
+from worker.blocks import BLOCK_BYTES, Block
 from worker.methods import METHODS, Answer, Call, Method
+from worker.output import OutputLog
 from worker.registry import Registry
 from worker.session import Session
+from worker.spill_file import Place, SpillFile
+from worker.store import Budget, OutputStore
 
 LAST_WORD = Failure(0, ErrorCode.REVOKED, "It was revoked.")
 
@@ -93,6 +100,38 @@ async def test_the_reason_does_not_wait_for_a_request_that_takes_its_time(
         release.set()
         await world.peer.receive_end()
         assert world.peer.finals() == [0]
+
+
+async def test_what_is_read_from_the_disk_when_the_session_ends_is_not_sent(
+    log: KeptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on, really = trio.Event(), threading.Event(), SpillFile.read
+
+    def slow(file: SpillFile, places: list[Place]) -> list[Block]:
+        trio.from_thread.run_sync(reading.set)
+        assert go_on.wait(PATIENCE)
+        return really(file, places)
+
+    monkeypatch.setattr(SpillFile, "read", slow)
+    monkeypatch.setattr(SpillFile, "read_cached", lambda *_: None)
+    monkeypatch.setattr(windows, "WINDOWS_BYTES", 0)  # others have them all
+    store = OutputStore(Budget(8 * BLOCK_BYTES, BLOCK_BYTES, None, tmp_path), log)
+    async with serving(log) as world:
+        world.job.output = OutputLog(store)
+        for _ in range(4):
+            world.job.output.append(STDOUT, bytes(BLOCK_BYTES))
+            await world.job.output.make_room()
+        await world.peer.send(stream(1, 1000))
+        await reading.wait()
+        end(world.session)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        await world.peer.receive_end()
+        assert world.peer.finals() == [0]
+        assert world.peer.output(1) == b""
+        assert log.messages == []
+    world.job.output.remove()
+    store.close()
 
 
 async def test_who_broke_the_protocol_is_told_that_alone(log: KeptLog) -> None:
