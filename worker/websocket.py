@@ -40,6 +40,7 @@ class ServerWebSocket:
         self._message_bytes = 0  # of the message that is coming in
         self._ping: wsproto.events.Ping | None = None  # to be answered by whoever sends
         self._ended = False
+        self._left = False  # the client has closed: it reads nothing more
         #: Why the client's request was refused, once it was.
         self.refusal = "it opened no WebSocket"
 
@@ -73,7 +74,7 @@ class ServerWebSocket:
             return isinstance(reply, wsproto.events.AcceptConnection)
 
     async def send_all(self, data: bytes) -> None:
-        """Send whole frames, any number of them."""
+        """Send whole frames, any number of them; what the client has not got when it closes is dropped."""
         await trio.lowlevel.checkpoint()
         for message in group_frames(data, MAX_MESSAGE_BYTES):
             await self._send(wsproto.events.BytesMessage(message))
@@ -101,7 +102,8 @@ class ServerWebSocket:
                 case wsproto.events.CloseConnection() as close:
                     if self._protocol.state is not ConnectionState.REMOTE_CLOSING:
                         raise await self._fail(close.code, close.reason or "the client broke the protocol")
-                    self._ended = True
+                    self._ended = self._left = True
+                    self._ping = None
                     await self._answer(close.response())
                     if close.code not in _ORDERLY:
                         raise trio.BrokenResourceError(f"the WebSocket was closed with {int(close.code)}")
@@ -115,6 +117,7 @@ class ServerWebSocket:
         try:
             if not self._ended:
                 self._ended = True
+                self._ping = None
                 await self._send(wsproto.events.CloseConnection(1000))
                 while (event := await self._next_event()) is not None:
                     if isinstance(event, wsproto.events.CloseConnection):
@@ -134,7 +137,7 @@ class ServerWebSocket:
 
     async def _send(self, event: wsproto.events.Event | None) -> None:
         async with self._sending:
-            if event is not None:
+            if event is not None and not (self._left and isinstance(event, wsproto.events.Message)):
                 await self._stream.send_all(self._encode(event))
             while (ping := self._ping) is not None:
                 self._ping = None

@@ -165,6 +165,34 @@ async def test_a_close_is_an_end_or_a_cut_by_its_code(code: int, orderly: bool) 
         await server.aclose()
 
 
+async def test_a_close_while_a_message_is_sent_is_an_end_and_no_cut() -> None:
+    client_end, server_end = trio.testing.lockstep_stream_pair()
+    client, server = Client(client_end), ServerWebSocket(server_end)
+    got = list[bytes]()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, Request(host="a.example", target="/", subprotocols=[SUBPROTOCOL]))
+            nursery.start_soon(server.upgrade)
+            await client.receive()
+
+            async def receive() -> None:
+                got.append(await server.receive_some())
+
+            async def send() -> None:
+                for _ in range(3):
+                    await server.send_all(b"\0\0\0\1x")
+
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(receive)
+            await client.send(Ping(b"1"), CloseConnection(1000))
+            await trio.testing.wait_all_tasks_blocked()
+            assert await client.receive() == BytesMessage(b"\0\0\0\1x")
+            while not isinstance(event := await client.receive(), CloseConnection):
+                assert isinstance(event, Pong)
+    assert got == [b""]
+
+
 async def test_an_end_of_file_is_a_cut() -> None:
     async with joined() as (client, server, _):
         await client.stream.send_eof()
