@@ -8,12 +8,11 @@ of it, for some milliseconds; so only a few are under way at once, and the other
 from dataclasses import dataclass, replace
 from typing import Final
 
-import trio
-
 from wire.errors import ErrorCode, RequestError
 from wire.limits import Limits
 
 from .bounds import Bounds
+from .slots import Slots
 
 #: What the server itself holds at most: 22 with eight hierarchies, the store's files, and what is open for a
 #: moment to read a counter, a certificate or a user, or to send a signal.
@@ -70,7 +69,7 @@ class JobFiles:
     """
 
     def __init__(self, shares: Shares | None = None) -> None:
-        self._starts = trio.CapacityLimiter(STARTS if shares is None else shares.starts)
+        self._starts = Slots(STARTS if shares is None else shares.starts)
         self._under_way: set[object] = set()
         self._room = None if shares is None else shares.jobs
         self._held = 0
@@ -91,16 +90,16 @@ class JobFiles:
         self._held += count
         return count
 
-    async def begin_start(self, start: object) -> None:
-        """Wait until one more start may be under way, and count it."""
-        await self._starts.acquire_on_behalf_of(start)
+    async def begin_start(self, start: object, source: str) -> None:
+        """Wait until one more start may be under way, and count it. Sources get their turns in rotation."""
+        await self._starts.acquire(source)
         self._under_way.add(start)
 
     def end_start(self, start: object) -> None:
         """Count a start no longer, if it was counted."""
         if start in self._under_way:
             self._under_way.remove(start)
-            self._starts.release_on_behalf_of(start)
+            self._starts.release()
 
     def give_back(self, count: int) -> None:
         """A job has ended that held so many."""

@@ -6,7 +6,7 @@ import os
 from wire.errors import ErrorCode, RequestError
 
 from .ceilings import LimitRefusedError
-from .spawner import ProcessSpec, SpawnError
+from .child import ProcessSpec, SpawnError
 
 
 def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSError) -> RequestError:

@@ -26,13 +26,14 @@ from wire.messages import STDERR, STDOUT
 
 from .ceilings import notes
 from .cgroup import JobCgroup
+from .child import Child, ProcessSpec
 from .gradual import GradualEvent
 from .hierarchy import Hierarchies
 from .log import Log
 from .output import OutputLog
 from .process_tree import ProcessTree
 from .shown import shorten
-from .spawner import Child, ProcessSpec, Spawner
+from .spawner import Spawner
 from .state import Exit, cause_of, with_process
 
 #: Longest wait for end-of-file on the pipes once every process is dead, in seconds.
@@ -220,7 +221,9 @@ class Job:
                 _enlarge(read)
                 writes.append(write)
             directories = always.enter_context(processes.open_directories())
-            child = await spawner.spawn(self.id, self.spec, [*writes, *directories], keep=processes.kept)
+            child = await spawner.spawn(
+                self.id, self.spec, [*writes, *directories], keep=processes.kept, source=self.owner
+            )
             on_failure.pop_all()
         return child, streams
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import StartParams
 
-from .spawner import ProcessSpec
+from .child import ProcessSpec
 from .users import User
 
 #: What a job inherits of the server's environment, if it is there.

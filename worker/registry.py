@@ -17,6 +17,7 @@ from wire.limits import Limits
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
 from .ceilings import LimitRefusedError, check_enforceable
+from .child import ProcessSpec, SpawnError
 from .descriptors import JobFiles
 from .failures import explain_start
 from .hierarchy import Hierarchies
@@ -25,7 +26,7 @@ from .job import Job, StuckError
 from .log import Log
 from .output import OutputLog
 from .retain import FOREVER, Retention
-from .spawner import ProcessSpec, Spawner, SpawnError
+from .spawner import Spawner
 from .store import OutputStore
 from .users import Users
 
@@ -271,7 +272,7 @@ class Registry:
             with trio.CancelScope() as scope:
                 self._starting.add(scope)
                 attempt.failure = _CLOSING  # unless it gets further
-                await self._files.begin_start(attempt)
+                await self._files.begin_start(attempt, job.owner)
                 await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:
             attempt.failure = explain_start(job.spec, error)

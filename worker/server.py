@@ -41,7 +41,7 @@ from .headroom import leave_room
 from .hierarchy import open_hierarchies
 from .inherited import FALLBACK
 from .intake import LargeFrames
-from .lag import LagWatch
+from .lag import Lag, LagWatch
 from .listener import Door, acknowledged_bytes
 from .lobby import Lobby
 from .log import Log
@@ -125,6 +125,8 @@ class Server:
         self._name = f"worker-service/{version('worker-service')}"
         self._sessions: set[Session] = set()
         self._lag = LagWatch(log)
+        late = "the spawner served nobody for longer than it should"
+        self._spawner_lag = Lag(log, late, "spawner_round")
         self._stop_asked = trio.Event()
         # A connection, a job's pipe and a start under way cost a descriptor each; jobs get the old limit.
         self._descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -169,7 +171,9 @@ class Server:
                 protect(self._log)
                 async with trio.open_nursery() as root:
                     store.work_ahead(root)
-                    spawner = Spawner(hierarchies, self._log, self._descriptors, self._config.permits)
+                    spawner = Spawner(
+                        hierarchies, self._log, self._descriptors, self._config.permits, self._spawner_lag
+                    )
                     await root.start(spawner.run)
                     keep(root, self._log, "certificates", self._trust.run)
                     keep(root, self._log, "oom", hierarchies.oom.run)
@@ -196,7 +200,7 @@ class Server:
                         await self._serve(listeners, registry)
                     root.cancel_scope.cancel()
         self._trail.record(Event.SERVER_ENDED, Outcome.DONE)
-        self._log.info("ended", **self._lag.figures())
+        self._log.info("ended", **self._lag.figures(), **self._spawner_lag.figures())
 
     async def _serve(self, listeners: list[trio.SocketListener], registry: Registry) -> None:
         stall = self._config.stall

@@ -3,7 +3,6 @@
 import array
 import contextlib
 import errno
-import json
 import os
 import resource
 import signal
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -19,62 +17,24 @@ import trio
 from wire.jobs import Usage
 
 from . import cgroupfs, keeper, spawner_main
+from .child import Child, ProcessSpec, SpawnError
 from .hierarchy import Hierarchies
+from .lag import Lag
+from .link import GOODBYE, Incoming, frame
 from .log import Log
+from .slots import Slots
 from .state import Exit
 from .threads import may_need_threads
-from .users import User
 
 #: Longest wait for the spawner to take a request or to end, in seconds.
 LINK_DEADLINE = 10.0
 #: Longest wait for a program to run once it was asked for, in seconds: a dead network mount can hang it.
 START_DEADLINE = 30.0
+#: What of our requests the kernel holds until the spawner takes them, as SO_SNDBUF has it: some 30 of usual
+#: size. Whatever waits there is past its turn, and what comes later waits for it.
+QUEUE_BYTES = 16 * 1024
 #: Pause before a spawner that died at once is started again, in seconds.
 RESTART_PAUSE = 1.0
-
-
-class SpawnError(Exception):
-    """A process could not be started.
-
-    Args:
-        step: what failed: ``request``, ``fork``, ``cgroup``, ``setup``, ``user``, ``cwd``, ``exec``,
-            ``timeout`` or ``lost``.
-        errno: the kernel's reason, 0 if there is none.
-    """
-
-    def __init__(self, step: str, errno: int) -> None:
-        super().__init__(f"{step}: {os.strerror(errno) if errno else 'the spawner was lost'}")
-        self.step = step
-        self.errno = errno
-
-
-@dataclass(slots=True)
-class Child:
-    """One process that was asked for, and its keeper if it has one. ``end`` is there once it has ended."""
-
-    pid: int = 0
-    keeper: int = 0
-    failure: SpawnError | None = None
-    started: trio.Event = field(default_factory=trio.Event)
-    end: Exit | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
-
-    async def wait(self) -> Exit:
-        """Wait for the process's end and return it."""
-        await self.ended.wait()
-        assert self.end is not None  # noqa: S101  # set before the event
-        return self.end
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
-    """What to run: all bytes, as the kernel takes them; as which user, None for the server's own."""
-
-    argv: tuple[bytes, ...]
-    env: dict[bytes, bytes]
-    cwd: bytes
-    merge: bool
-    user: User | None = None
 
 
 class Spawner:
@@ -85,6 +45,7 @@ class Spawner:
         log: where its deaths are told.
         descriptors: the soft limit on open files that jobs get.
         permits: what `privileges` leaves to jobs.
+        lag: where the rounds of its loop are told.
     """
 
     def __init__(
@@ -93,7 +54,9 @@ class Spawner:
         log: Log,
         descriptors: int | None = None,
         permits: Iterable[str] = (),
+        lag: Lag | None = None,
     ) -> None:
+        self._lag = lag
         self._permits = ",".join(permits)
         self._descriptors = (
             resource.getrlimit(resource.RLIMIT_NOFILE)[0] if descriptors is None else descriptors
@@ -102,7 +65,7 @@ class Spawner:
         self._log = log
         self._children: dict[str, Child] = {}
         self._sock: trio.socket.SocketType | None = None
-        self._sending = trio.Lock()
+        self._sending = Slots(1)
         self._ready = trio.Event()
         self._answered = trio.Event()
         self.pid = 0
@@ -144,6 +107,7 @@ class Spawner:
     @contextlib.asynccontextmanager
     async def _process(self) -> AsyncIterator[trio.socket.SocketType]:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_BYTES)
         with ours, theirs:
             fd = theirs.fileno()
             locks = self._hierarchies.locks
@@ -162,7 +126,7 @@ class Spawner:
             finally:
                 with contextlib.suppress(OSError):  # an empty message: we end in order
                     if sock.fileno() >= 0 and sys.exc_info()[0] is trio.Cancelled:
-                        ours.send(bytes(spawner_main.LENGTH_BYTES))
+                        ours.send(GOODBYE)
                 sock.close()
                 # It ends by itself at the end-of-file, after it has killed and removed all that is left.
                 with trio.CancelScope(shield=True):
@@ -174,7 +138,7 @@ class Spawner:
 
     async def _receive(self, sock: trio.socket.SocketType) -> None:
         await trio.lowlevel.checkpoint()
-        buffer = bytearray()
+        incoming = Incoming()
         while True:  # noqa: ASYNC913  # recv is a cancel point; where it raises, the loop ends
             try:
                 data = await sock.recv(65536)
@@ -182,18 +146,19 @@ class Spawner:
                 return
             if not data:
                 return
-            buffer += data
-            while len(buffer) >= spawner_main.LENGTH_BYTES:
-                end = spawner_main.LENGTH_BYTES + int.from_bytes(buffer[: spawner_main.LENGTH_BYTES], "big")
-                if len(buffer) < end:
-                    break
-                self._dispatch(json.loads(buffer[spawner_main.LENGTH_BYTES : end]))
-                del buffer[:end]
+            incoming.feed(data)
+            while incoming.has_message():
+                self._dispatch(incoming.take()[0])
 
     def _dispatch(self, message: dict[str, Any]) -> None:
-        if message["op"] == "pong":
-            self._answered.set()
-            return
+        match message["op"]:
+            case "pong":
+                self._answered.set()
+                return
+            case "round":
+                if self._lag is not None:
+                    self._lag.add(message["took"], message["used"])
+                return
         child = self._children.get(message["job"])
         if child is None:
             self._end_kept(message)
@@ -206,6 +171,7 @@ class Spawner:
                 if "error" in message:
                     self._log.error("the spawner failed before exec", error=message["error"])
                 child.failure = SpawnError(message["step"], message["errno"])
+                child.again = message.get("again", False)
                 child.started.set()
                 del self._children[message["job"]]
             case "exited":
@@ -229,7 +195,15 @@ class Spawner:
             child.ended.set()
         self._children.clear()
 
-    async def spawn(self, job_id: str, spec: ProcessSpec, fds: Sequence[int], *, keep: bool = False) -> Child:
+    async def spawn(
+        self,
+        job_id: str,
+        spec: ProcessSpec,
+        fds: Sequence[int],
+        *,
+        keep: bool = False,
+        source: str = "",
+    ) -> Child:
         """Start a process and return once its program runs.
 
         Args:
@@ -238,26 +212,32 @@ class Spawner:
             fds: stdout, stderr unless merged, and the directory of its cgroup in each hierarchy, the
                 tracking one first; the caller keeps them and closes them.
             keep: whether a keeper must hold the job together, as there is no cgroup.
+            source: who asks: of many sources' requests, one of each is sent in turn.
 
         Raises:
             SpawnError: it could not be started, and there is no process.
             trio.Cancelled: there may be a process, or soon be one; killing the cgroup ends it. With
                 ``keep``, there is none.
         """
-        body = json.dumps(
-            {
-                "job": job_id,
-                # None holds a NUL, so that thousands of words are one text.
-                "argv": _text(b"\0".join(spec.argv)),
-                "env": _text(b"\0".join(name + b"=" + value for name, value in spec.env.items())),
-                "cwd": _text(spec.cwd),
-                "user": spec.user and spec.user.credentials(),
-                "merge": spec.merge,
-                "keep": keep,
-                "fds": len(fds),
-            }
-        ).encode()
-        frame = len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body
+        request = {
+            "job": job_id,
+            "argv": len(spec.argv),
+            "user": spec.user and spec.user.credentials(),
+            "merge": spec.merge,
+            "keep": keep,
+            "fds": len(fds),
+        }
+        environment = [name + b"=" + value for name, value in spec.env.items()]
+        message = frame(request, b"\0".join((spec.cwd, *spec.argv, *environment)))
+        child = await self._ask(job_id, message, fds, keep, source)
+        if child.again:
+            child = await self._ask(job_id, message, fds, keep, source)
+        if child.failure is not None:
+            raise child.failure
+        return child
+
+    async def _ask(self, job_id: str, message: bytes, fds: Sequence[int], keep: bool, source: str) -> Child:
+        """Send a request and wait for its answer, both within a deadline."""
         child = Child()
         try:
             with trio.move_on_after(START_DEADLINE) as scope:
@@ -265,10 +245,10 @@ class Spawner:
                     await self._ready.wait()
                 self._children[job_id] = child
                 scope.shield = keep  # only its keeper can end it then, and we must learn which that is
-                async with self._sending:
+                async with self._sending.hold(source):
                     # Meanwhile the spawner may have died, and a new one have come that knows nothing of us.
                     if self._sock is sock and not child.started.is_set():
-                        await self._send(sock, frame, fds)
+                        await self._send(sock, message, fds)
                 await child.started.wait()
         finally:
             # Who gave up waits for no end: what the spawner may yet say of this process is not for them.
@@ -276,22 +256,18 @@ class Spawner:
                 self._children.pop(job_id, None)
         if not child.started.is_set():
             raise SpawnError("timeout", errno.ETIMEDOUT)
-        if child.failure is not None:
-            raise child.failure
         return child
 
     async def ping(self) -> None:
         """Return once a spawner has answered: this one, or the next one if it dies meanwhile."""
         await trio.lowlevel.checkpoint()
-        body = json.dumps({"op": "ping"}).encode()
-        frame = len(body).to_bytes(spawner_main.LENGTH_BYTES, "big") + body
         self._answered = answered = trio.Event()
         while not answered.is_set():
             await self._ready.wait()
-            async with self._sending:
+            async with self._sending.hold("ping", ahead=True):
                 if (sock := self._sock) is not None:
                     with contextlib.suppress(SpawnError):  # the kernel is short of memory: once more, later
-                        await self._send(sock, frame, ())
+                        await self._send(sock, frame({"op": "ping"}), ())
             with trio.move_on_after(RESTART_PAUSE):
                 await answered.wait()
 
@@ -317,7 +293,3 @@ class Spawner:
                 sock.close()
         if scope.cancelled_caught:
             sock.close()  # it has hung; `run` starts another
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")

@@ -29,6 +29,7 @@ def test_no_frame_holds_anybody_up(shared_certificates: Path, kind: str, identit
     assert figures.told["sent"], figures
     assert quick(figures.queries), figures
     assert ended["longest_round_cpu_ms"] < ROUND_MS * SLOW, (figures, ended)
+    assert ended["longest_spawner_round_cpu_ms"] < ROUND_MS * SLOW, (figures, ended)
 
 
 @pytest.mark.parametrize("kind", ["partial", "ws-partial"])

@@ -13,10 +13,11 @@ from tests.race.footprint import LeftError, expect, private
 from tests.race.world import ALICE, STUBBORN, World, read_until, spec_of
 from wire.errors import RequestError
 from wire.jobs import Cause, CauseKind
+from worker.child import ProcessSpec, SpawnError
 from worker.hierarchy import open_hierarchies
 from worker.job import Job
 from worker.registry import Registry
-from worker.spawner import ProcessSpec, Spawner, SpawnError
+from worker.spawner import Spawner
 
 SHUTDOWN = Cause(CauseKind.STOPPED, by="server")
 

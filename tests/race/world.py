@@ -18,13 +18,14 @@ from worker import hierarchy as hierarchy_module
 from worker import output as output_module
 from worker import spawner as spawner_module
 from worker.blocks import Chunk
+from worker.child import ProcessSpec
 from worker.hierarchy import Hierarchies, open_hierarchies
 from worker.job import Job
 from worker.mounts import read_mounts
 from worker.output import OutputLog
 from worker.reader import Reader
 from worker.registry import Registry
-from worker.spawner import ProcessSpec, Spawner
+from worker.spawner import Spawner
 from worker.spill_file import SpillFile
 from worker.store import Budget, OutputStore
 

@@ -15,10 +15,10 @@ from wire.messages import STDERR, STDOUT, Request
 from worker.audit import NO_TRAIL, Trail
 from worker.blocks import Chunk
 from worker.bounds import Bounds
+from worker.child import ProcessSpec
 from worker.methods import prepare
 from worker.output import Missing, OutputLog
 from worker.registry import Registry
-from worker.spawner import ProcessSpec
 from worker.users import Users
 
 USED = Usage(1.0, 0.5, memory=2**20)

@@ -7,9 +7,9 @@ import trio
 
 from tests.harness import PATIENCE
 from tests.worker.common import KeptLog
+from worker.child import ProcessSpec
 from worker.job import DRAIN_BYTES, READ_BYTES, Job
 from worker.process_tree import ProcessTree
-from worker.spawner import ProcessSpec
 
 
 async def test_a_stranger_that_writes_on_is_not_kept(log: KeptLog) -> None:

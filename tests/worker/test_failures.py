@@ -7,8 +7,8 @@ import pytest
 from wire.errors import ErrorCode
 from wire.messages import Failure, encode_message
 from worker.ceilings import LimitRefusedError
+from worker.child import ProcessSpec, SpawnError
 from worker.failures import explain_start
-from worker.spawner import ProcessSpec, SpawnError
 
 SPEC = ProcessSpec((b"prog",), {}, b"/dir", merge=False)
 PATH = ProcessSpec((b"./prog\xff",), {}, b"/dir", merge=False)

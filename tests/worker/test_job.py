@@ -21,10 +21,11 @@ from wire.messages import STDERR, STDOUT
 from worker import job as job_module
 from worker.ceilings import LimitRefusedError
 from worker.cgroup import JobCgroup
+from worker.child import ProcessSpec, SpawnError
 from worker.hierarchy import Hierarchies
 from worker.job import Job
 from worker.process_tree import ProcessTree
-from worker.spawner import ProcessSpec, Spawner, SpawnError
+from worker.spawner import Spawner
 
 pytestmark = [pytest.mark.host, pytest.mark.parametrize("kind", KINDS, indirect=True)]
 ALICE = Cause(CauseKind.STOPPED, by="alice")

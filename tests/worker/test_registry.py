@@ -16,12 +16,13 @@ from tests.worker.common import KeptLog, directories
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
+from worker.child import ProcessSpec
 from worker.hierarchy import Hierarchies
 from worker.ids import Ids
 from worker.job import Job
 from worker.registry import Registry
 from worker.retain import Retention
-from worker.spawner import ProcessSpec, Spawner
+from worker.spawner import Spawner
 
 SHUTDOWN = Cause(CauseKind.STOPPED, by="server")
 

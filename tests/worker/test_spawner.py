@@ -24,8 +24,10 @@ from wire.limits import Limits
 from worker import spawner as spawner_module
 from worker import spawner_main
 from worker.cgroup import JobCgroup
+from worker.child import Child, ProcessSpec, SpawnError
 from worker.hierarchy import Hierarchies
-from worker.spawner import Child, ProcessSpec, Spawner, SpawnError
+from worker.link import frame
+from worker.spawner import Spawner
 from worker.state import Exit
 
 pytestmark = pytest.mark.host
@@ -39,14 +41,18 @@ def spec(*argv: str | bytes, env: dict[bytes, bytes] | None = None, cwd: str = "
 
 
 async def start(
-    spawner: Spawner, *argv: str | bytes, job: str = "job", cgroup: JobCgroup | None = None
+    spawner: Spawner,
+    *argv: str | bytes,
+    job: str = "job",
+    cgroup: JobCgroup | None = None,
+    source: str = "",
 ) -> Child:
     """Start a process whose output nobody wants."""
     with ExitStack() as stack:
         null = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, null)
         procs = stack.enter_context(cgroup.open_directories()) if cgroup else []
-        return await spawner.spawn(job, spec(*argv), [null, *procs])
+        return await spawner.spawn(job, spec(*argv), [null, *procs], source=source)
 
 
 async def run(spawner: Spawner, what: ProcessSpec, job: str = "job") -> tuple[bytes, Exit]:
@@ -428,9 +434,10 @@ def test_jobs_are_killed_before_it_looks_who_has_died(hierarchies: Hierarchies) 
         theirs.close()
         ours.settimeout(PATIENCE)
         (cgroup.path / "cgroup.procs").write_text(str(job.pid))
-        ping = b'{"op": "ping", "fds": 0}'
-        ours.sendall(len(ping).to_bytes(4, "big") + ping)
-        assert b"pong" in ours.recv(4096)
+        ours.sendall(frame({"op": "ping"}))
+        heard = b""
+        while b"pong" not in heard:
+            heard += ours.recv(4096)
         ours.close()
         begun = time.monotonic()
         assert job.wait(PATIENCE) == -signal.SIGKILL
