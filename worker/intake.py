@@ -2,9 +2,11 @@
 
 A frame costs memory while it comes in, and time when it is decoded. 256 connections of one Admin could hold a
 gigabyte of frames whose last byte never comes. So of one identity, so many connections at a time are read
-beyond the beginning of a large frame; the others wait, and their clients are held up by TCP.
+beyond the beginning of a large frame; the others wait, and their clients are held up by TCP. A client that
+stops within such a frame is cut, or a few of them would hold up the rest of their identity for good.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
@@ -43,6 +45,7 @@ class Intake:
         connection: what it means.
         turn: waits for the identity's turn to do what is costly.
         large: bounds how many of the identity's connections hold a large frame.
+        stall: seconds after which a client is cut that has begun a large frame and sends nothing of it.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Intake:
         connection: Connection,
         turn: Callable[[], Awaitable[None]],
         large: trio.CapacityLimiter,
+        stall: float,
     ) -> None:
         self._stream = stream
         self._connection = connection
         self._turn = turn
         self._large = large
+        self._stall = stall
 
     async def next_event(self) -> Event:
         """Wait for the next message, or CLOSED.
@@ -70,18 +75,21 @@ class Intake:
                 event = await self._go_on()
             else:
                 async with self._large:
-                    event = await self._go_on()
+                    event = await self._go_on(self._stall)
                     while event is Signal.NEED_DATA:
-                        event = await self._go_on()
+                        event = await self._go_on(self._stall)
             if not isinstance(event, Signal) or event is Signal.CLOSED:
                 return event
 
-    async def _go_on(self) -> Event:
-        """Decode a frame, or receive more of it."""
+    async def _go_on(self, patience: float = math.inf) -> Event:
+        """Decode a frame, or receive more of it, for which the client has so many seconds."""
         connection = self._connection
         if DECODE_BYTES < connection.announced_bytes <= connection.buffered_bytes:
             await self._turn()
         event = connection.next_event()
         if event is Signal.NEED_DATA:
-            connection.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+            with trio.move_on_after(patience) as scope:
+                connection.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+            if scope.cancelled_caught:
+                raise trio.BrokenResourceError("the client stopped within a large frame")
         return event  # noqa: ASYNC910  # `next_event` checkpoints

@@ -99,7 +99,7 @@ class Session:
         self._server = server
         large = large or LargeFrames()
         self._intake = Intake(
-            stream, self.connection, partial(self.turn, heavy=True), large.of(identity.principal)
+            stream, self.connection, partial(self.turn, heavy=True), large.of(identity.principal), stall
         )
         self._outbox = Outbox(stream, stall, acknowledged)
         self.alone = trio.CapacityLimiter(ALONE)

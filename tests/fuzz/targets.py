@@ -222,7 +222,7 @@ async def _take_in(pieces: list[bytes]) -> tuple[list[str], bool]:
     found: list[str] = []
     whole = True
     large = trio.CapacityLimiter(1)
-    intake = Intake(server, connection, trio.lowlevel.checkpoint, large)
+    intake = Intake(server, connection, trio.lowlevel.checkpoint, large, PATIENCE)
 
     async def send() -> None:
         for piece in pieces:

@@ -39,9 +39,11 @@ from wire.messages import (
     Request,
 )
 from wire.trio_stream import receive_event
+from worker import intake
 from worker import session as session_module
 from worker.audit import Audit, Trail
 from worker.bounds import SMALL_FRAME_BYTES, Bounds
+from worker.intake import LargeFrames
 from worker.methods import METHODS, Answer, Call, Method
 from worker.output import OutputLog
 from worker.registry import Registry
@@ -646,6 +648,32 @@ async def test_a_flood_in_one_read_lets_others_run(log: KeptLog) -> None:
             assert await world.peer.receive() == Pong(1)
             nursery.cancel_scope.cancel()
     assert steps > 1000
+
+
+async def test_a_client_that_stops_within_a_large_frame_gives_its_place_to_others(
+    log: KeptLog, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(intake, "LARGE_FRAMES", 1)
+    large, registry = LargeFrames(), cast("Registry", FakeRegistry())
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            peers = []
+            for _ in range(2):
+                client_end, server_end = trio.testing.memory_stream_pair()
+                session = Session(server_end, BOB, registry, log, "test/1", stall=1, large=large)
+                nursery.start_soon(session.run)
+                peers.append(Peer(client_end))
+                await peers[-1].receive()
+            stopped, waiting = peers
+            frame = waiting.connection.send(Request(1, "query", {"id": "a", "env": "x" * 200_000}))
+            for size in (70_000, 140_000):
+                await stopped.stream.send_all(frame[size - 70_000 : size])
+                await trio.sleep(0.9)  # slow, but it goes on
+            await waiting.stream.send_all(frame)
+            assert isinstance(await waiting.receive_final(1), Reply)
+            for peer in peers:
+                await peer.stream.aclose()
+    assert [line["message"] for line in log.lines] == ["a connection was cut"]
 
 
 async def test_nothing_is_kept_of_a_large_request_that_has_ended(log: KeptLog) -> None:
