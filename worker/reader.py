@@ -4,6 +4,8 @@ Theory of operation. What lies in memory is taken when it can be sent, and not b
 waits holds nothing of it. What lies on the disk is read a window at a time, and while one is sent, the next
 two are read. A subscriber that waits longer than KEEP_SECONDS lets its windows go and begins with a small
 one again. Where `worker.windows` has no bytes left, a block is read only once its turn to be sent has come.
+So it is for a subscriber that has waited so long for room: by the time that a window is read, other streams
+of its connection may have taken the room, again and again.
 """
 
 from bisect import bisect_right
@@ -85,12 +87,15 @@ class Reader:
         is read. With ``most`` 0 a piece is empty, and says that there is one.
         """
         while not self.at_end:
+            began = trio.current_time()
             await self.pause(self._room)
+            is_slow = trio.current_time() - began >= KEEP_SECONDS
             if (piece := self._take(most)) is not None:
                 return piece
-            if self._block() is None and not await self._fetch():
+            if self._block() is None and (is_slow or not await self._fetch()):
                 async with self._alone:
-                    await self._room()
+                    if not is_slow:
+                        await self._room()
                     if (piece := await self._take_alone(most)) is not None:
                         await self._room()  # others may have filled it, or the connection has ended
                         return piece

@@ -229,6 +229,38 @@ async def test_who_takes_nothing_for_a_moment_holds_nothing(
         one.remove()
 
 
+@pytest.mark.usefixtures("reads")
+async def test_on_a_slow_connection_other_streams_do_not_take_all_the_room(
+    tmp_path: Path, log: KeptLog, mock_clock: trio.testing.MockClock
+) -> None:
+    room = trio.Event()
+    pieces: list[Chunk | Missing | None] = []
+
+    async def read(one: OutputLog) -> None:
+        async def wait_for_room() -> None:
+            await room.wait()
+
+        with contextlib.closing(Reader(one, 0, room=wait_for_room)) as reader:
+            for _ in range(5):
+                piece = await reader.next()
+                pieces.append(piece)
+
+    async with trio.open_nursery() as nursery:
+        one = await filled(tmp_path, log, nursery)
+        nursery.start_soon(read, one)
+        for _ in range(10):  # it reads at every second, and sends at the next
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(KEEP_SECONDS * 1.1)
+            await trio.testing.wait_all_tasks_blocked()
+            room.set()
+            room = trio.Event()  # who is not there at this moment finds it taken
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_threads_completed()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [piece.offset for piece in pieces if piece] == [n * BLOCK_BYTES for n in range(5)]
+        one.remove()
+
+
 async def test_who_takes_little_makes_us_read_little(tmp_path: Path, log: KeptLog, reads: list[int]) -> None:
     async with trio.open_nursery() as nursery:
         one = await filled(tmp_path, log, nursery)
