@@ -21,6 +21,7 @@ import trio
 
 from .blocks import Block
 from .direct import aligned
+from .disk_watch import DiskWatch
 from .spill_file import Place, SpillFile
 from .threads import run_in_thread
 
@@ -51,12 +52,16 @@ class SpillFiles:
     Args:
         folder: where; the files have no names there.
         reads: bounds how many reads there are at a time; None for Trio's own bound of threads.
+        watch: sees to it that a disk that hangs is told; None for not.
 
     Raises:
         OSError: they cannot be made.
     """
 
-    def __init__(self, folder: Path, reads: trio.CapacityLimiter | None = None) -> None:
+    def __init__(
+        self, folder: Path, reads: trio.CapacityLimiter | None = None, watch: DiskWatch | None = None
+    ) -> None:
+        self._watch = watch or DiskWatch()
         # Apart, so that no subscriber holds up a job.
         self._writes, self._reads = trio.CapacityLimiter(1), reads
         self._files: list[SpillFile] = []
@@ -87,7 +92,9 @@ class SpillFiles:
 
     async def write(self, blocks: Sequence[Block], file: int, position: int) -> bool:
         """As `SpillFile.write`, in a thread: to a file by its number, where room was allocated."""
-        return await self.in_thread(partial(self._files[file].write, blocks, position))
+        return await self._watch.run(
+            "write", partial(self._files[file].write, blocks, position), self._writes
+        )
 
     def read_cached(self, place: Place) -> Block | None:
         """As `SpillFile.read_cached`."""
@@ -95,10 +102,10 @@ class SpillFiles:
 
     async def read(self, places: Sequence[Place]) -> list[Block]:
         """As `SpillFile.read`, in a thread; all places are in one file."""
-        return await run_in_thread(partial(self._files[places[0].file].read, places), limiter=self._reads)
+        return await self._watch.run("read", partial(self._files[places[0].file].read, places), self._reads)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do what the mover does in a thread, one thing after another.
+        """Do what the mover does in a thread beside its writes, one thing after another.
 
         Raises:
             OSError: it did; or there is no thread for it.
@@ -131,7 +138,7 @@ class SpillFiles:
                 left -= extent.size
         try:
             if extents:
-                await self.in_thread(partial(self._punch, extents))
+                await self._watch.run("punch", partial(self._punch, extents), self._writes)
         except OSError:  # there is no thread for it: the room is used again as it is
             pass
         finally:

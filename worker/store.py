@@ -19,10 +19,12 @@ from pathlib import Path
 import trio
 
 from .blocks import Block
+from .disk_watch import DiskWatch
 from .log import Log
 from .mover import Mover
 from .output import OutputLog
 from .spill import SpillFiles
+from .tally import Tally
 from .windows import MIB, Windows
 
 #: The share of a budget from which on output moves to the disk, and the one at which that is enough.
@@ -92,7 +94,9 @@ class OutputStore:
         if self._disk is None:
             free = os.statvfs(budget.folder)
             self._disk = free.f_bavail * free.f_frsize // 2
-        self._files = SpillFiles(budget.folder, self.reads)
+        self._watch = DiskWatch(Tally(log, "the disk that takes output hangs"))
+        self._files = SpillFiles(budget.folder, self.reads, self._watch)
+        self._unreadable = Tally(log, "output cannot be read back")
         self._mover = Mover(self, self._files, log)
         # In order of their last append.
         self._with_memory: OrderedDict[OutputLog, None] = OrderedDict()
@@ -105,7 +109,7 @@ class OutputStore:
 
     def work_ahead(self, nursery: trio.Nursery | None) -> None:
         """From now on move output to the disk, and read it back, before anybody has to wait for that."""
-        self._mover.nursery = self.windows.nursery = nursery
+        self._mover.nursery = self.windows.nursery = self._watch.nursery = nursery
 
     def account(self, log: OutputLog, resident: int, spilled: int) -> None:
         """Take note of what a log has grown by, in memory and on the disk."""
@@ -226,6 +230,4 @@ class OutputStore:
 
     def tell_unreadable(self, error: OSError) -> None:
         """Say in the log that spilled output could not be read."""
-        self._log.error(
-            "output cannot be read back", folder=str(self._budget.folder), reason=str(error.strerror)
-        )
+        self._unreadable.add(folder=str(self._budget.folder), reason=str(error.strerror))
