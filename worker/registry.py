@@ -27,6 +27,7 @@ from .log import Log
 from .output import OutputLog
 from .retain import FOREVER, Retention
 from .spawner import Spawner
+from .start_room import StartRoom, weight_of
 from .store import OutputStore
 from .users import Users
 
@@ -38,10 +39,12 @@ _CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down an
 class _Attempt:
     """A start under way: `settled` once it runs or has failed.
 
-    ``files`` is how many files are set aside for its job, to that job's end.
+    ``files`` is how many files are set aside for its job, to that job's end; ``weight`` what it holds until
+    it is settled.
     """
 
     files: int
+    weight: int
     settled: trio.Event = field(default_factory=trio.Event)
     failure: RequestError | None = None
 
@@ -83,6 +86,7 @@ class Registry:
         self.directory = directory
         self.users = users or Users()
         self._files = files or JobFiles()
+        self._room = StartRoom()
         self._trail = trail
         self._store = store
         self._retention = retention
@@ -176,7 +180,10 @@ class Registry:
         output = OutputLog(self._store)
         user = spec.user.name if spec.user is not None else self.users.own
         job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output, user=user)
-        attempt = _Attempt(self._files.take(limits))
+        weight = weight_of(spec)
+        self._room.check(owner, weight)
+        attempt = _Attempt(self._files.take(limits), weight)
+        self._room.take(owner, weight)
         self._unfinished += 1
         # From here on it is the job that tells what becomes of it, also if nobody waits for it any more.
         self._nursery.start_soon(self._run, job, attempt, trail.hand_over(), name=f"job {job.id}")
@@ -262,7 +269,7 @@ class Registry:
             self._order.append(job)
             self._ids.add(job.id)
             attempt.failure = None
-            attempt.settled.set()
+            self._settle(job, attempt)
             trail.record(Event.JOB_STARTED, Outcome.DONE, job=job.id, pid=job.pid)
             self._log.info(
                 "job started", job=job.id, pid=job.pid, owner=job.owner, program=os.fsdecode(job.spec.argv[0])
@@ -286,7 +293,7 @@ class Registry:
             self._unfinished -= 1
             self._files.end_start(attempt)
             self._files.give_back(attempt.files)
-            attempt.settled.set()
+            self._settle(job, attempt)
             if attempt.failure is not None and not job.number:
                 trail.failed(attempt.failure)
             if job.end is not None and job.cause is not None:
@@ -301,6 +308,11 @@ class Registry:
                 signal=job.end.signal,
                 cause=job.cause.kind,
             )
+
+    def _settle(self, job: Job, attempt: _Attempt) -> None:
+        if not attempt.settled.is_set():
+            attempt.settled.set()
+            self._room.give_back(job.owner, attempt.weight)
 
 
 async def _stop_for_good(job: Job, cause: Cause, grace: float) -> None:

@@ -16,6 +16,7 @@ from tests.worker.common import KeptLog, directories
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
+from worker import start_room
 from worker.child import ProcessSpec
 from worker.hierarchy import Hierarchies
 from worker.ids import Ids
@@ -302,3 +303,38 @@ async def test_jobs_are_kept_for_so_long(registry: Registry) -> None:
                 assert trio.current_time() - before >= 0.3
             await running.stop(SHUTDOWN, 0)
             nursery.cancel_scope.cancel()
+
+
+async def test_starts_under_way_hold_so_much_for_each_identity_and_no_more(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = spec("true", *("x" * 20 for _ in range(1000)))
+    monkeypatch.setattr(start_room, "MOST", 2 * start_room.weight_of(large))
+    ended = list[str]()
+
+    async def one(owner: str) -> None:
+        try:
+            await registry.start(large, owner=owner, limits=None, seconds=None)
+        except RequestError as error:
+            ended.append(error.code)
+            await trio.lowlevel.checkpoint()
+        else:
+            ended.append("runs")
+
+    async with trio.open_nursery() as nursery:
+        for owner in ("alice", "alice", "alice", "bob"):
+            nursery.start_soon(one, owner)
+    assert sorted(ended) == [ErrorCode.BUSY, "runs", "runs", "runs"]
+    # Those that failed or were cancelled give back what they held, too.
+    missing = spec("/no/such/program", *("x" * 20 for _ in range(1000)))
+    for _ in range(3):
+        with pytest.raises(RequestError, match="no program"):
+            await registry.start(missing, owner="alice", limits=None, seconds=None)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await one("alice")
+    with trio.fail_after(PATIENCE):
+        while registry._room._held:
+            await trio.lowlevel.checkpoint()
+    await one("alice")
+    assert ended[-1] == "runs"
