@@ -188,7 +188,7 @@ class Launcher:
         except OSError as error:
             os.write(told, json.dumps({"step": step, "errno": error.errno}).encode())
         except BaseException as error:  # noqa: BLE001, ASYNC103  # the server must hear of it; nobody else is here
-            os.write(told, json.dumps({"step": step, "errno": 0, "error": repr(error)}).encode())
+            os.write(told, json.dumps({"step": step, "errno": 0, "error": repr(error)[:1000]}).encode())
         os._exit(127)
 
 

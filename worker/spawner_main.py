@@ -64,7 +64,6 @@ class Child:
         self.kept = report >= 0
         self.named = False  # whether its keeper has told the main process's pid
         self.failed = False
-        self.told = b""  # by the exec pipe
 
 
 class Spawner:
@@ -167,14 +166,14 @@ class Spawner:
             os.close(fd)
         child = Child(request["job"], pid, inside, exec_read, report[0] if report else -1)
         self.children[pid] = self.exec_pipes[exec_read] = child
-        self.epoll.register(exec_read, select.EPOLLIN)
+        self.epoll.register(exec_read, select.EPOLLHUP)  # what it carries is of no use before its end
 
     def finish_exec(self, child: Child) -> None:
-        """The close-on-exec pipe spoke: at its end, report success, or the failure that it carried."""
-        if part := os.read(child.exec_pipe, 4096):
-            child.told += part
-            return
-        report = child.told.removeprefix(ABOUT_TO_EXEC)
+        """The close-on-exec pipe has ended: report success, or the failure that it carried."""
+        told = b""
+        while part := os.read(child.exec_pipe, 4096):
+            told += part
+        report = told.removeprefix(ABOUT_TO_EXEC)
         self.epoll.unregister(child.exec_pipe)
         os.close(child.exec_pipe)
         del self.exec_pipes[child.exec_pipe]
@@ -183,7 +182,7 @@ class Spawner:
             child.failed = True
             self.drop_report(child)
             self.send(op="failed", job=child.job, **json.loads(report))
-        elif not child.told:  # it was killed before, as by a cgroup that is being killed
+        elif not told:  # it was killed before, as by a cgroup that is being killed
             child.failed, self.launcher.born_inside = True, False
             self.drop_report(child)
             # It is worth another try, in which it joins its cgroups.
@@ -231,7 +230,7 @@ class Spawner:
                 continue  # an orphan of some job
             if child.kept:
                 continue  # what it wrote into its pipes comes from there
-            while child.exec_pipe >= 0:  # it ran and ended before we saw the exec succeed
+            if child.exec_pipe >= 0:  # it ran and ended before we saw the exec succeed
                 self.finish_exec(child)
             if not child.failed:
                 self.send(
