@@ -37,6 +37,16 @@ def parents() -> dict[int, int]:
     return found
 
 
+def birth(pid: int) -> bytes:
+    """When a process began, by the kernel's clock, which names it beside its pid; empty if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # likewise
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return b""
+    return b"" if fields[0] == b"Z" else fields[19]  # starttime, the 22nd of all: proc_pid_stat(5)
+
+
 def descendants(pid: int) -> list[int]:
     """The living processes below one, nearest first."""
     below: dict[int, list[int]] = {}

@@ -4,6 +4,7 @@ It stands where `worker.cgroup.JobCgroup` stands elsewhere. Nothing can be limit
 """
 
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -22,20 +23,26 @@ class ProcessTree:
     kept = True
 
     def __init__(self) -> None:
-        self._keeper = 0
+        self._pid = 0
+        self._birth = b""
 
     @contextlib.contextmanager
     def open_directories(self) -> Iterator[list[int]]:
         """There is no cgroup to join."""
         yield []
 
-    def adopt(self, keeper: int) -> None:
+    def adopt(self, pid: int) -> None:
         """The job runs under this process."""
-        self._keeper = keeper
+        self._pid, self._birth = pid, keeper.birth(pid)
+
+    @property
+    def _keeper(self) -> int:
+        """The keeper's pid while it lives, 0 later: its number may then be a stranger's."""
+        return self._pid if self._birth and keeper.birth(self._pid) == self._birth else 0
 
     def pids(self) -> list[int]:
         """The job's processes."""
-        return keeper.descendants(self._keeper) if self._keeper else []
+        return keeper.descendants(root) if (root := self._keeper) else []
 
     async def is_empty(self) -> bool:
         """Whether no living process is left."""
@@ -45,14 +52,16 @@ class ProcessTree:
     async def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of the job, and to no stranger."""
         await trio.lowlevel.checkpoint()
-        if self._keeper:
-            keeper.send(self._keeper, number)
+        if root := self._keeper:
+            keeper.send(root, number)
 
     async def kill(self) -> None:
         """Kill every process of the job; `remove` does it until none is left. A cancel does not stop it."""
         await trio.lowlevel.cancel_shielded_checkpoint()
-        if self._keeper:
-            keeper.kill(self._keeper)
+        if root := self._keeper:
+            keeper.kill(root)
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(root, signal.SIGCONT)  # a keeper that its job has stopped tells of no end
 
     async def thaw(self) -> None:
         """Without a cgroup of ours there is none of a job's."""

@@ -17,6 +17,7 @@ from tests.host.common import finish, program, skip_if_emulated
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import CauseKind, JobStatus, Status
 from wire.limits import Limits, parse_limits
+from worker import cgroupfs
 
 pytestmark = pytest.mark.host
 UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -142,8 +143,10 @@ def own_cgroup() -> Iterator[Path]:
     os.setxattr(path, "trusted.delegate", b"1")
     try:
         yield path
-    finally:
         path.rmdir()
+    except BaseException:
+        cgroupfs.sweep(str(path), [str(path)])
+        raise
 
 
 def entering(path: Path) -> list[str]:
