@@ -19,6 +19,7 @@ import trio
 import trio.testing
 
 from tests.harness import PATIENCE, alive, children, eventually
+from tests.host.common import NOT_EMULATED
 from tests.worker.common import KeptLog, without_threads
 from wire.limits import Limits
 from worker import spawner as spawner_module
@@ -71,6 +72,7 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
 
 
+@NOT_EMULATED
 async def test_concurrent_spawns_are_kept_apart(spawner: Spawner) -> None:
     found: dict[int, tuple[bytes, Exit]] = {}
 
@@ -85,6 +87,7 @@ async def test_concurrent_spawns_are_kept_apart(spawner: Spawner) -> None:
     }
 
 
+@NOT_EMULATED
 async def test_large_arguments_of_any_bytes_beside_small_ones(spawner: Spawner) -> None:
     large = [bytes([number]) * 125_000 for number in (0x41, 0xFF, 0x0A, 0x22) * 3]
     found: list[tuple[bytes, Exit]] = []
@@ -99,6 +102,7 @@ async def test_large_arguments_of_any_bytes_beside_small_ones(spawner: Spawner) 
     assert sorted(output for output, _ in found) == sorted([b"".join(large), b"\xc3\xa4\xff"] * 2)
 
 
+@NOT_EMULATED
 async def test_environment_and_directory_of_any_bytes(spawner: Spawner, tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/\xff \n"
     os.mkdir(folder)  # noqa: PTH102  # bytes that are no text
@@ -106,6 +110,7 @@ async def test_environment_and_directory_of_any_bytes(spawner: Spawner, tmp_path
     assert (await run(spawner, what))[0] == b"\xfe=|" + folder + b"\n"
 
 
+@NOT_EMULATED
 async def test_merged_and_separate_outputs(spawner: Spawner) -> None:
     for merge in (True, False):
         with ExitStack() as stack:
@@ -117,6 +122,7 @@ async def test_merged_and_separate_outputs(spawner: Spawner) -> None:
             assert [os.read(read, 100) for read, _ in pipes] == ([b"outerr"] if merge else [b"out", b"err"])
 
 
+@NOT_EMULATED
 async def test_exit_status_signal_and_usage(spawner: Spawner) -> None:
     _, end = await run(spawner, spec("sh", "-c", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; exit 3"))
     assert (end.code, end.signal) == (3, None)
@@ -146,6 +152,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize(
     ("argv", "cwd", "step", "number"),
     [
@@ -185,6 +192,7 @@ async def test_a_cgroup_that_is_gone(spawner: Spawner, hierarchies: Hierarchies)
     assert (caught.value.step, caught.value.errno) == ("cgroup", errno.ENOENT)
 
 
+@NOT_EMULATED
 async def test_a_spawner_out_of_descriptors_says_so_and_goes_on(spawner: Spawner) -> None:
     await (await start(spawner, "true")).wait()  # it has begun
     before = descriptors(spawner.pid)
@@ -201,6 +209,7 @@ async def test_a_spawner_out_of_descriptors_says_so_and_goes_on(spawner: Spawner
     assert descriptors(spawner.pid) == before
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize(
     ("path", "found"),
     [
@@ -251,6 +260,7 @@ async def test_path_is_searched_as_execvp_does(
 # --- what is left
 
 
+@NOT_EMULATED
 async def test_orphans_are_adopted_and_reaped(spawner: Spawner) -> None:
     output, end = await run(spawner, spec("sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"))
     pid = int(output)
@@ -260,6 +270,7 @@ async def test_orphans_are_adopted_and_reaped(spawner: Spawner) -> None:
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "the orphan reaped")
 
 
+@NOT_EMULATED
 async def test_two_hundred_spawns_leave_no_descriptor(spawner: Spawner) -> None:
     async def several() -> None:
         await (await start(spawner, "true")).wait()
@@ -294,6 +305,7 @@ async def test_a_job_has_three_descriptors(spawner: Spawner, hierarchies: Hierar
 # --- the end of the spawner
 
 
+@NOT_EMULATED
 async def test_a_killed_spawner_loses_its_children_and_is_replaced(spawner: Spawner, log: KeptLog) -> None:
     first, ended = spawner.pid, await start(spawner, "true", job="ended")
     await ended.wait()
@@ -318,6 +330,7 @@ async def lost_or_served(spawner: Spawner, job: str = "job") -> str:
     return f"exited {end.code}" if not end.lost else "lost"
 
 
+@NOT_EMULATED
 async def test_spawns_under_way_are_lost_with_the_spawner(spawner: Spawner) -> None:
     os.kill(spawner.pid, signal.SIGSTOP)
     failures: list[SpawnError] = []
@@ -348,6 +361,7 @@ async def test_spawns_under_way_are_lost_with_the_spawner(spawner: Spawner) -> N
     assert spawner._children == {}
 
 
+@NOT_EMULATED
 async def test_spawns_just_after_the_death_are_lost_or_served(spawner: Spawner) -> None:
     for _ in range(10):
         first = spawner.pid
@@ -390,6 +404,7 @@ async def test_a_spawner_that_fails_is_replaced_and_the_cgroups_stay(
     assert spawner.pid != first
 
 
+@NOT_EMULATED
 async def test_signals_to_the_group_do_not_end_it(spawner: Spawner) -> None:
     before = spawner.pid
     await start(spawner, "true", job="first")  # it has begun
@@ -449,6 +464,7 @@ def test_jobs_are_killed_before_it_looks_who_has_died(hierarchies: Hierarchies) 
 # --- cancelled spawns
 
 
+@NOT_EMULATED
 async def test_a_spawn_cancelled_before_it_was_sent_leaves_no_trace(spawner: Spawner) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -488,6 +504,7 @@ async def test_a_cancelled_spawn_and_a_removed_cgroup_leave_no_process(
         assert not any(path.is_dir() for path in base.iterdir())
 
 
+@NOT_EMULATED
 async def test_without_threads_a_new_spawner_is_tried_again(spawner: Spawner, log: KeptLog) -> None:
     with without_threads():
         os.kill(spawner.pid, signal.SIGKILL)
