@@ -1,10 +1,29 @@
 """Owns what is said of a host that lacks something without which a server cannot go on."""
 
 import errno
+import os
+import signal
 import traceback
 from pathlib import Path
 
 from .threads import NoThreadError
+
+
+def check_pidfds() -> None:
+    """Refuse a host on which no job could be sent a signal: an old kernel, or a filter of system calls.
+
+    Raises:
+        OSError: it lacks what pins a process, pidfd_open(2).
+    """
+    try:
+        pinned = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(pinned, 0)
+        finally:
+            os.close(pinned)
+    except OSError as error:
+        remedy = f"{error.strerror}; use Linux 5.3 or newer, and allow it in a filter of system calls"
+        raise OSError(error.errno, remedy, "pidfd_open(2), without which no job can be stopped") from error
 
 
 def only(error: Exception) -> Exception:

@@ -41,6 +41,7 @@ from .headroom import leave_room
 from .hierarchy import open_hierarchies
 from .inherited import FALLBACK
 from .intake import LargeFrames
+from .lacks import check_pidfds
 from .lag import Lag, LagWatch
 from .listener import Door, acknowledged_bytes
 from .lobby import Lobby
@@ -151,6 +152,7 @@ class Server:
             ListenError: the address cannot be listened on.
             OSError: this host lacks what a server needs.
         """
+        check_pidfds()
         for number in (signal.SIGTERM, signal.SIGINT):
             # What the receiver puts back at the end: a signal that comes a moment too late must not turn
             # an orderly end into a death by signal.

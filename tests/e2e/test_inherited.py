@@ -323,3 +323,33 @@ def test_a_variable_is_blamed_for_what_it_says(shared_certificates: Path) -> Non
             check=False,
         )
         assert (done.returncode, done.stderr) == (code, f"worker-service: {sentence}\n")
+
+
+NO_PIDFD = """
+import ctypes, errno, struct
+load, compare = (0x20, 0, 0, 0), (0x15, 0, 1, 434)
+refuse, allow = (6, 0, 0, 0x50000 | errno.ENOSYS), (6, 0, 0, 0x7FFF0000)
+code = b"".join(struct.pack("HBBI", *word) for word in (load, compare, refuse, allow))
+kept = ctypes.create_string_buffer(code)
+program = struct.pack("HxxxxxxQ", 4, ctypes.addressof(kept))
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert prctl(22, 2, program, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+"""
+
+
+def test_a_host_without_pidfds_is_refused(shared_certificates: Path) -> None:
+    """As with Linux before 5.3, or an old container engine's filter: stops would do nothing."""
+    command = [*parent(f"exec({NO_PIDFD!r})"), *PROGRAM, "serve", "--listen", "127.0.0.1:0"]
+    done = subprocess.run(
+        [*command, "--certs", str(shared_certificates)],
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "pidfd_open(2), without which no job can be stopped: Function not implemented" in done.stderr
+    assert "Linux 5.3" in done.stderr
+    assert "Traceback" not in done.stderr
