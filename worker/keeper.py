@@ -95,14 +95,15 @@ def kill_all(pid: int, seconds: float) -> bool:
     return True
 
 
-def keep(report: int, start: Callable[[], int]) -> None:
+def keep(report: int, become: Callable[[], object]) -> None:
     """Be a keeper: start the main process, report its pid and its end, reap the rest until none is left.
 
     If the spawner dies, so do all of them.
 
     Args:
         report: where to write, first the pid, then ``{"status", "usage"}`` as JSON.
-        start: forks and returns the main process's pid.
+        become: makes this process the job's; called in the main process, once its keeper has reported it
+            and let go of its pipes: the job may stop or kill its keeper in its first instruction.
     """
     spawner = os.getppid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -110,12 +111,20 @@ def keep(report: int, start: Callable[[], int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, lambda number, frame: kill_all(os.getpid(), 10.0))
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    main = start()
+    hear, say = os.pipe2(os.O_CLOEXEC)
+    main = os.fork()
+    if not main:
+        os.close(say)
+        if os.read(hear, 1):
+            become()
+        os._exit(127)
+    os.write(report, b"%0*d" % (PID_DIGITS, main))
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # likewise
-        if int(name) > 2 and int(name) != report:
+        if int(name) > 2 and int(name) not in (report, say):
             with contextlib.suppress(OSError):  # the one that listed them
                 os.close(int(name))
-    os.write(report, b"%0*d" % (PID_DIGITS, main))
+    os.write(say, b"\n")
+    os.close(say)
     if os.getppid() != spawner:
         os.kill(os.getpid(), signal.SIGTERM)  # it died before we asked to be told
     while True:

@@ -157,7 +157,7 @@ class Spawner:
 
             try:
                 if request["keep"]:
-                    keeper.keep(report[1], lambda: os.fork() or become())
+                    keeper.keep(report[1], become)
                 else:
                     become()
             finally:
