@@ -279,6 +279,8 @@ class Registry:
             with trio.CancelScope() as scope:
                 self._starting.add(scope)
                 attempt.failure = _CLOSING  # unless it gets further
+                if self._closing:  # since it was asked for; `stop_all` has not seen it
+                    scope.cancel()
                 await self._files.begin_start(attempt, job.owner)
                 await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:

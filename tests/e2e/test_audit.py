@@ -262,7 +262,8 @@ def test_who_is_denied_and_leaves_without_a_word_is_told_of_once(tmp_path: Path)
 
 def test_who_lists_while_the_server_ends_gets_an_answer(shared_certificates: Path) -> None:
     with serve(shared_certificates, "--grace", "600") as running, running.connect() as client:
-        job = client.start(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+        job = client.start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"])
+        eventually(lambda: client.query(job.id).output > 0, "the job's trap")
         running.process.send_signal(signal.SIGTERM)
         running.logged("ending")
         assert [each.id for each in client.list()] == [job.id]

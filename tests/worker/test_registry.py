@@ -17,6 +17,7 @@ from wire.errors import ErrorCode, RequestError
 from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
 from worker import start_room
+from worker.audit import Trail
 from worker.child import ProcessSpec
 from worker.hierarchy import Hierarchies
 from worker.ids import Ids
@@ -210,6 +211,30 @@ async def test_stop_all_stops_all_and_starts_no_more(
 
 
 @pytest.mark.host
+class Ending(Trail):
+    """The end of the server begins when a start has been looked at, and its task has not begun."""
+
+    registry: Registry
+
+    def hand_over(self) -> Trail:
+        stopping = self.registry.stop_all(SHUTDOWN, 10)
+        stopping.send(None)  # to its first checkpoint
+        stopping.close()
+        return super().hand_over()
+
+
+async def test_a_start_that_has_just_been_asked_for_ends_with_stop_all(
+    registry: Registry, spawner: Spawner
+) -> None:
+    trail = Ending()
+    trail.registry = registry
+    with pytest.raises(RequestError) as caught:
+        await registry.start(spec("sleep", "600"), owner="alice", limits=None, seconds=None, trail=trail)
+    assert caught.value.code is ErrorCode.SHUTTING_DOWN
+    assert list(registry) == []
+    assert children(spawner.pid) == []
+
+
 async def test_starts_under_way_end_with_stop_all(
     registry: Registry, hierarchies: Hierarchies, spawner: Spawner
 ) -> None:
