@@ -18,9 +18,15 @@ pytestmark = pytest.mark.host
 REFUSALS = ["ENOSPC", "EBUSY"] if SLOW == 1 else ["ENOSPC"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    """Faults for one server, none of them yet."""
+    return Faults(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(scope="module")
 def server(shared_certificates: Path, faults: Faults) -> Iterator[Server]:
-    """A server of its own, with faults."""
+    """A server with faults."""
     with serve(shared_certificates, prefix=faults.prefix) as running:
         yield running
 

@@ -22,7 +22,7 @@ FREEZER = "/sys/fs/cgroup/freezer"
 DEEP = 1100
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(shared_certificates: Path) -> Iterator[Server]:
     with serve(shared_certificates) as server:
         yield server

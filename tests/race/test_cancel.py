@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.harness import SLOW
 from tests.host.common import NOT_EMULATED, skip_if_emulated
 from tests.race import footprint
 from tests.race.cancel import Moment, Swept, sweep
@@ -86,7 +87,7 @@ def test_cancelled_at_its_checkpoints(
 ) -> None:
     if kind == "none" or name not in HOST_OPERATIONS:
         skip_if_emulated()
-    stride = STRIDES.get(name, 1) * (1 if kind == "here" else 5)
+    stride = STRIDES.get(name, 1) * (1 if kind == "here" else 5) * (1 if SLOW == 1 else 3)
     swept = run_sweep(name, tmp_path, shared_certificates, moment=moment, kind=kind, stride=stride)
     assert swept.runs * stride >= FEWEST.get(name, 5)
     cancelled.append(swept.runs - 1)
