@@ -40,11 +40,12 @@ class _Attempt:
     """A start under way: `settled` once it runs or has failed.
 
     ``files`` is how many files are set aside for its job, to that job's end; ``weight`` what it holds until
-    it is settled.
+    it is settled; ``scope`` is its job's.
     """
 
     files: int
     weight: int
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     settled: trio.Event = field(default_factory=trio.Event)
     failure: RequestError | None = None
 
@@ -184,6 +185,7 @@ class Registry:
         self._room.check(owner, weight)
         attempt = _Attempt(self._files.take(limits), weight)
         self._room.take(owner, weight)
+        self._starting.add(attempt.scope)
         self._unfinished += 1
         # From here on it is the job that tells what becomes of it, also if nobody waits for it any more.
         self._nursery.start_soon(self._run, job, attempt, trail.hand_over(), name=f"job {job.id}")
@@ -261,7 +263,7 @@ class Registry:
 
     async def _run(self, job: Job, attempt: _Attempt, trail: Trail) -> None:  # noqa: ASYNC910  # a task, not called
         def on_running() -> None:
-            self._starting.discard(scope)
+            self._starting.discard(attempt.scope)
             self._files.end_start(attempt)
             self._count += 1
             job.number = self._count
@@ -276,11 +278,8 @@ class Registry:
             )
 
         try:
-            with trio.CancelScope() as scope:
-                self._starting.add(scope)
+            with attempt.scope:
                 attempt.failure = _CLOSING  # unless it gets further
-                if self._closing:  # since it was asked for; `stop_all` has not seen it
-                    scope.cancel()
                 await self._files.begin_start(attempt, job.owner)
                 await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:
@@ -291,7 +290,7 @@ class Registry:
                 ErrorCode.INTERNAL, "The server failed to run the job; see its log."
             )
         finally:
-            self._starting.discard(scope)
+            self._starting.discard(attempt.scope)
             self._unfinished -= 1
             self._files.end_start(attempt)
             self._files.give_back(attempt.files)
