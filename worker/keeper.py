@@ -22,29 +22,25 @@ PR_SET_CHILD_SUBREAPER = 36
 PID_DIGITS = 12
 
 
+def _stat(pid: int) -> list[bytes]:
+    """What the kernel tells of a living process from its state on, the 3rd field: proc_pid_stat(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # pathlib costs the spawner its start-up
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []  # it has ended
+    return [] if fields[0] == b"Z" else fields
+
+
 def parents() -> dict[int, int]:
     """Every living process and its parent."""
-    found = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208  # pathlib costs the spawner its start-up
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123  # likewise
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
-            except OSError:
-                continue  # it has ended
-            if state != b"Z":
-                found[int(name)] = int(parent)
-    return found
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # likewise
+    return {pid: int(fields[1]) for pid in pids if (fields := _stat(pid))}
 
 
 def birth(pid: int) -> bytes:
     """When a process began, by the kernel's clock, which names it beside its pid; empty if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # likewise
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return b""
-    return b"" if fields[0] == b"Z" else fields[19]  # starttime, the 22nd of all: proc_pid_stat(5)
+    return fields[19] if (fields := _stat(pid)) else b""
 
 
 def descendants(pid: int) -> list[int]:
