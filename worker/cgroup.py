@@ -134,7 +134,6 @@ class JobCgroup:
 
     async def wait_empty(self) -> None:
         """Wait until no living process is left. Looks again ever more rarely, 50 times a second at least."""
-        await trio.lowlevel.checkpoint()
         pause = 0.0005
         while not await self.is_empty():
             await trio.sleep(pause)

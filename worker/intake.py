@@ -75,9 +75,8 @@ class Intake:
                 event = await self._go_on()
             else:
                 async with self._large:
-                    event = await self._go_on(self._stall)
-                    while event is Signal.NEED_DATA:
-                        event = await self._go_on(self._stall)
+                    while (event := await self._go_on(self._stall)) is Signal.NEED_DATA:
+                        pass
             if not isinstance(event, Signal) or event is Signal.CLOSED:
                 return event
 

@@ -87,14 +87,12 @@ class ProcessTree:
 
     async def wait_empty(self) -> None:
         """Wait until no living process is left."""
-        await trio.lowlevel.checkpoint()
         while not await self.is_empty():  # noqa: ASYNC110  # nobody tells
             await trio.sleep(0.02)
 
     async def remove(self) -> bool:
         """Kill what is left; return False if some would not go within the deadline."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
-            await trio.lowlevel.checkpoint()
             while not await self.is_empty():
                 await self.kill()
                 await trio.sleep(0.005)
