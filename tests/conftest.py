@@ -1,4 +1,4 @@
-"""Owns the fixtures that all tests share: certificates, a real server that no test ends, a Python."""
+"""Owns the fixtures that all tests share: certificates, a real server that no test ends, faults, a Python."""
 
 import contextlib
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
+from tests.faults.inject import Faults
 from tests.harness import Server, serve
 from tests.tlshelp import make_directory
 
@@ -36,6 +37,14 @@ def admin(server: Server) -> Iterator[Client]:
     """A blocking client of `server` with the role Admin."""
     with server.connect() as client:
         yield client
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Faults:
+    """Faults for one server, none of them yet."""
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    return Faults(folder)
 
 
 @pytest.fixture(scope="session")

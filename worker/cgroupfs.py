@@ -93,11 +93,6 @@ def looking(path: str) -> Steps:
     return True
 
 
-def is_empty(path: str) -> bool:
-    """All of `looking` at once."""
-    return finish(looking(path))
-
-
 def sending(path: str, number: int) -> Steps:
     """Send a signal to every process in a cgroup tree, and to no stranger; it may fail, as `killing` may.
 
@@ -142,24 +137,18 @@ def _act(pid: int, act: Callable[[int, int], None], cgroup: int, name: str) -> N
         os.close(pinned)
 
 
-def send(path: str, number: int) -> None:
-    """All of `sending` at once."""
-    finish(sending(path, number))
+def set_frozen(path: str, parent: int | None = None, *, frozen: bool) -> None:
+    """Ask that nothing in a cgroup tree runs, so that nothing in it forks; or let run what was frozen so.
 
-
-def freeze(path: str, *, frozen: bool) -> None:
-    """Ask that nothing in a cgroup tree runs, so that nothing in it forks; or let all of it run again."""
-    if frozen:
-        _set_frozen(path, None, frozen=True)
-    else:
-        finish(thawing(path))
-
-
-def _set_frozen(prefix: str, parent: int | None, *, frozen: bool) -> None:
+    Args:
+        path: the cgroup, named from a directory if one is given.
+        parent: that directory's descriptor.
+        frozen: which of both.
+    """
     texts = (("cgroup.freeze", "1" if frozen else "0"), ("freezer.state", "FROZEN" if frozen else "THAWED"))
     for file, text in texts:
         with contextlib.suppress(OSError):  # this hierarchy has the other, or neither
-            write(os.path.join(prefix, file), text, parent)  # noqa: PTH118  # likewise
+            write(os.path.join(path, file), text, parent)  # noqa: PTH118  # likewise
 
 
 def thawing(path: str) -> Steps:
@@ -167,7 +156,7 @@ def thawing(path: str) -> Steps:
     try:
         for cgroup, left in walk(path):
             if left is None:
-                _set_frozen("", cgroup, frozen=False)
+                set_frozen("", cgroup, frozen=False)
             yield
     except OSError:
         return False
@@ -199,11 +188,11 @@ def killing(path: str) -> Steps:
     try:
         write(path + "/cgroup.kill", "1")
     except FileNotFoundError:
-        freeze(path, frozen=True)
+        set_frozen(path, frozen=True)
         try:
             sent = yield from sending(path, signal.SIGKILL)
         finally:
-            _set_frozen(path, None, frozen=False)
+            set_frozen(path, frozen=False)
         return (yield from thawing(path)) and sent
     except OSError:
         return False

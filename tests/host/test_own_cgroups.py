@@ -16,6 +16,7 @@ from tests.host.common import begin, program
 from wire.errors import ErrorCode, RequestError
 from wire.limits import parse_limits
 from worker import cgroupfs
+from worker.walk import finish
 
 pytestmark = pytest.mark.host
 FREEZER = "/sys/fs/cgroup/freezer"
@@ -118,12 +119,6 @@ rmdir inner
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> Faults:
-    """Faults for one server, none of them yet."""
-    return Faults(tmp_path)
-
-
-@pytest.fixture
 def freezer() -> Iterator[Path]:
     """The name of a cgroup of v1's freezer that a job may make."""
     if not (Path(FREEZER) / "cgroup.procs").exists():
@@ -131,7 +126,7 @@ def freezer() -> Iterator[Path]:
     here = own_place("freezer")
     path = Path(f"{FREEZER}{here}") / f"test-{os.getpid()}"
     yield path
-    cgroupfs.freeze(str(path), frozen=False)
+    finish(cgroupfs.thawing(str(path)))
     cgroupfs.remove_tree(str(path))
 
 

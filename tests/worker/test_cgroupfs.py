@@ -15,7 +15,7 @@ from tests.harness import PATIENCE, SLOW, eventually
 from tests.worker.common import descriptors
 from worker import cgroupfs
 from worker.hierarchy import Hierarchies
-from worker.walk import walk
+from worker.walk import finish, walk
 
 Sleeper = subprocess.Popen[bytes]
 Sleep = Callable[[Path | None], Sleeper]
@@ -75,8 +75,8 @@ def test_members_are_those_of_the_whole_tree(tmp_path: Path) -> None:
 def test_what_is_empty(tmp_path: Path, files: dict[str, str], empty: bool) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cgroupfs.is_empty(str(tmp_path)) is empty
-    assert cgroupfs.is_empty(str(tmp_path / "gone"))
+    assert finish(cgroupfs.looking(str(tmp_path))) is empty
+    assert finish(cgroupfs.looking(str(tmp_path / "gone")))
 
 
 def test_remove_tree_says_what_is_left(tmp_path: Path) -> None:
@@ -98,13 +98,16 @@ def test_a_sweep_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_freeze_writes_what_there_is(tmp_path: Path) -> None:
-    cgroupfs.freeze(str(tmp_path), frozen=True)
+    cgroupfs.set_frozen(str(tmp_path), frozen=True)
     assert list(tmp_path.iterdir()) == []
     for file, frozen, thawed in (("cgroup.freeze", "1", "0"), ("freezer.state", "FROZEN", "THAWED")):
         for state in (frozen, thawed):
             (tmp_path / file).write_text("")
-            cgroupfs.freeze(str(tmp_path), frozen=state == frozen)
+            cgroupfs.set_frozen(str(tmp_path), frozen=state == frozen)
             assert (tmp_path / file).read_text() == state
+        (tmp_path / file).write_text("")
+        assert finish(cgroupfs.thawing(str(tmp_path)))
+        assert (tmp_path / file).read_text() == thawed
 
 
 # --- real cgroups, of each kind that this host has
@@ -151,12 +154,12 @@ def test_a_signal_reaches_every_member_and_no_stranger(cgroup: Path, sleep: Slee
     (cgroup.parent / "neighbour").mkdir()
     stranger, neighbour = sleep(None), sleep(cgroup.parent / "neighbour")
     assert sorted(cgroupfs.members(str(cgroup))) == sorted(member.pid for member in members)
-    cgroupfs.send(str(cgroup), signal.SIGTERM)
+    finish(cgroupfs.sending(str(cgroup), signal.SIGTERM))
     assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGTERM] * 3
     assert stranger.poll() is neighbour.poll() is None
-    assert cgroupfs.is_empty(str(cgroup))
-    assert not cgroupfs.is_empty(str(cgroup.parent))
-    cgroupfs.send(str(cgroup), signal.SIGTERM)  # and nobody is left to hear it
+    assert finish(cgroupfs.looking(str(cgroup)))
+    assert not finish(cgroupfs.looking(str(cgroup.parent)))
+    finish(cgroupfs.sending(str(cgroup), signal.SIGTERM))  # and nobody is left to hear it
 
 
 @pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
@@ -168,7 +171,7 @@ def test_a_number_that_left_the_tree_is_not_signalled(
     before = descriptors()
     really, first = cgroupfs._pids, [stranger.pid]
     monkeypatch.setattr(cgroupfs, "_pids", lambda fd: [first.pop(), *really(fd)] if first else really(fd))
-    cgroupfs.send(str(cgroup), signal.SIGTERM)
+    finish(cgroupfs.sending(str(cgroup), signal.SIGTERM))
     assert member.wait(PATIENCE / 4) == -signal.SIGTERM
     assert stranger.poll() is None
     assert descriptors() == before
@@ -183,7 +186,7 @@ def test_more_members_than_we_may_have_descriptors(cgroup: Path, sleep: Sleep) -
         filler.append(os.dup(2))
     resource.setrlimit(resource.RLIMIT_NOFILE, (filler[-1] + 8, hard))
     try:
-        cgroupfs.send(str(cgroup), signal.SIGTERM)
+        finish(cgroupfs.sending(str(cgroup), signal.SIGTERM))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in filler:
@@ -200,9 +203,10 @@ def test_a_tree_is_frozen_and_let_go(cgroup: Path, sleep: Sleep) -> None:
         if (inner / "freezer.state").exists()
         else ("cgroup.events", "populated 1\nfrozen 1\n", "populated 1\nfrozen 0\n")
     )
-    for state in (frozen, thawed):
-        cgroupfs.freeze(str(cgroup), frozen=state == frozen)
-        eventually(partial(shows, inner / file, state), state)
+    cgroupfs.set_frozen(str(cgroup), frozen=True)
+    eventually(partial(shows, inner / file, frozen), frozen)
+    assert finish(cgroupfs.thawing(str(cgroup)))
+    eventually(partial(shows, inner / file, thawed), thawed)
     assert member.poll() is None
 
 
@@ -213,10 +217,10 @@ def test_a_kill_ends_the_whole_tree(cgroup: Path, sleep: Sleep, frozen: bool) ->
     members = [sleep(cgroup), sleep(inner.parent), sleep(inner)]
     os.kill(members[0].pid, signal.SIGSTOP)
     if frozen:
-        cgroupfs.freeze(str(inner), frozen=True)
+        cgroupfs.set_frozen(str(inner), frozen=True)
     cgroupfs.kill(str(cgroup))
     assert [member.wait(PATIENCE / 4) for member in members] == [-signal.SIGKILL] * 3
-    assert cgroupfs.is_empty(str(cgroup))
+    assert finish(cgroupfs.looking(str(cgroup)))
     cgroupfs.kill(str(cgroup))  # an empty one, and one that is gone
     assert cgroupfs.remove_tree(str(cgroup))
     cgroupfs.kill(str(cgroup))
@@ -244,9 +248,9 @@ def test_a_tree_deeper_than_a_path_may_be_long(cgroup: Path, sleep: Sleep, froze
             Path(f"/proc/self/fd/{bottom}").readlink()
         cgroupfs.write("cgroup.procs", str(deep.pid), bottom)
         if frozen:
-            cgroupfs._set_frozen("", bottom, frozen=True)
+            cgroupfs.set_frozen("", bottom, frozen=True)
     assert cgroupfs.members(str(cgroup)) == [deep.pid]
-    assert not cgroupfs.is_empty(str(cgroup))
+    assert not finish(cgroupfs.looking(str(cgroup)))
     cgroupfs.kill(str(cgroup))
     assert deep.wait(PATIENCE / 4) == -signal.SIGKILL
     assert cgroupfs.sweep(str(cgroup), [str(cgroup)])
@@ -258,7 +262,7 @@ def test_a_tree_deeper_than_a_path_may_be_long(cgroup: Path, sleep: Sleep, froze
 def test_more_cgroups_beside_each_other_than_descriptors(cgroup: Path) -> None:
     for number in range(5000 if SLOW == 1 else 500):
         (cgroup / str(number)).mkdir()
-    assert cgroupfs.is_empty(str(cgroup))
+    assert finish(cgroupfs.looking(str(cgroup)))
     assert cgroupfs.sweep(str(cgroup), [str(cgroup)])
     assert not cgroup.exists()
 
