@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 from trio._core import _thread_cache
@@ -37,6 +37,18 @@ class KeptLog(Log):
     def messages(self) -> list[str]:
         """Each line's message."""
         return [line["message"] for line in self.lines]
+
+
+class Other:
+    """Another task beside a test's, and how many turns it has had."""
+
+    turns = 0
+
+    async def run(self) -> NoReturn:
+        """Take one turn after another, until cancelled."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.turns += 1
 
 
 @contextmanager

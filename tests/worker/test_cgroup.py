@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.harness import PATIENCE, SLOW
-from tests.worker.common import descriptors, directories
+from tests.worker.common import Other, descriptors, directories
 from wire.limits import Limits
 from worker import cgroup as cgroup_module
 from worker.ceilings import LimitRefusedError
@@ -226,24 +226,19 @@ async def test_others_have_their_turns_while_thousands_of_cgroups_are_looked_at(
         (cgroup.path / str(number)).mkdir()
     if work != "wait_empty":
         sleep(cgroup.path / "7")
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    other = Other()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
+            nursery.start_soon(other.run)
             if work == "signal":
                 await cgroup.signal(signal.SIGTERM)
             else:
                 await getattr(cgroup, work)()
             nursery.cancel_scope.cancel()
         assert await cgroup.remove()
-    assert turns > MANY / STEPS or (is_v2 and work in ("kill", "wait_empty"))  # which the kernel does at once
+    assert other.turns > MANY / STEPS or (
+        is_v2 and work in ("kill", "wait_empty")
+    )  # which the kernel does at once
 
 
 def test_a_job_cannot_nest_without_end_in_v2(cgroup: JobCgroup) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from certs.roles import Identity
 from certs.roles import Role as CertRole
 from tests.harness import PATIENCE
-from tests.worker.common import CancelAt, KeptLog
+from tests.worker.common import CancelAt, KeptLog, Other
 from wire.connection import Connection, Role, Signal
 from wire.errors import ErrorCode, RequestError
 from wire.frames import MAX_FRAME_BYTES
@@ -630,24 +630,17 @@ async def test_finish_lets_requests_end_and_takes_no_more(log: KeptLog) -> None:
 
 
 async def test_a_flood_in_one_read_lets_others_run(log: KeptLog) -> None:
-    steps = 0
-
-    async def other() -> None:
-        nonlocal steps
-        while True:
-            await trio.lowlevel.checkpoint()
-            steps += 1
-
+    other = Other()
     async with serving(log) as world:
         flood = b"".join(world.peer.connection.send(Credit(1, 0)) for _ in range(2000))
         flood = world.peer.connection.send(Request(1, "wait", WAIT)) + flood
         flood += world.peer.connection.send(Ping(1))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
+            nursery.start_soon(other.run)
             await world.peer.stream.send_all(flood)
             assert await world.peer.receive() == Pong(1)
             nursery.cancel_scope.cancel()
-    assert steps > 1000
+    assert other.turns > 1000
 
 
 async def test_a_client_that_stops_within_a_large_frame_gives_its_place_to_others(
