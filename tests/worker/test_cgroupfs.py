@@ -178,6 +178,21 @@ def test_a_number_that_left_the_tree_is_not_signalled(
 
 
 @pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
+def test_a_member_whose_cgroup_the_kernel_does_not_tell_is_signalled(
+    cgroup: Path, sleep: Sleep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is with some kernels where one of its paths is longer than PATH_MAX."""
+    member, really = sleep(cgroup), cgroupfs.read
+
+    def read(path: str, parent: int | None = None) -> str:
+        return "" if path == f"/proc/{member.pid}/cgroup" else really(path, parent)
+
+    monkeypatch.setattr(cgroupfs, "read", read)
+    finish(cgroupfs.sending(str(cgroup), signal.SIGTERM))
+    assert member.wait(PATIENCE / 4) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("kind", [HERE, V1], indirect=True)
 def test_more_members_than_we_may_have_descriptors(cgroup: Path, sleep: Sleep) -> None:
     members = [sleep(cgroup) for _ in range(20)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -276,4 +291,12 @@ def test_cgroups_that_go_while_they_are_walked(tmp_path: Path) -> None:
     for gone in ("a/b/c", "a/b", "a"):
         (top / gone).rmdir()
     assert [left for _, left in steps] == ["b", "a"]
+    for name in ("a", "b"):
+        (top / name).mkdir()
+    steps = walk(str(top))
+    for _ in range(2):
+        next(steps)  # both are known, and it is in one
+    for name in ("a", "b"):
+        (top / name).rmdir()
+    assert len([left for _, left in steps]) == 1
     assert cgroupfs.remove_tree(str(top))
