@@ -6,7 +6,6 @@ beyond the beginning of a large frame; the others wait, and their clients are he
 stops within such a frame is cut, or a few of them would hold up the rest of their identity for good.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
@@ -69,24 +68,29 @@ class Intake:
             RemoteProtocolError: the client broke the protocol.
             trio.BrokenResourceError: the connection was cut.
         """
+        await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
         while True:
-            await trio.lowlevel.checkpoint()  # one read may bring thousands of messages
             if self._connection.announced_bytes <= SMALL_FRAME_BYTES:
                 event = await self._go_on()
             else:
                 async with self._large:
                     while (event := await self._go_on(self._stall)) is Signal.NEED_DATA:
                         pass
-            if not isinstance(event, Signal) or event is Signal.CLOSED:
+            if event is Signal.DROPPED:
+                await trio.lowlevel.checkpoint()
+            elif event is not Signal.NEED_DATA:
                 return event
 
-    async def _go_on(self, patience: float = math.inf) -> Event:
+    async def _go_on(self, patience: float | None = None) -> Event:
         """Decode a frame, or receive more of it, for which the client has so many seconds."""
         connection = self._connection
         if DECODE_BYTES < connection.announced_bytes <= connection.buffered_bytes:
             await self._turn()
         event = connection.next_event()
         if event is Signal.NEED_DATA:
+            if patience is None:
+                connection.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+                return event
             with trio.move_on_after(patience) as scope:
                 connection.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
             if scope.cancelled_caught:

@@ -1,9 +1,9 @@
 """Owns the loop-lag instrument: how long the server's event loop leaves everybody unserved at a time.
 
 A round of the loop runs every task that is due; until the next, no byte is read and no deadline is met. So
-the longest round is what any client may have to wait because of all the others. The instrument costs two
-looks at two clocks each round. Rounds over the bound are told in the log, one line in ten seconds, and the
-longest at the server's end. The spawner measures the rounds of its own loop, and tells of them.
+the longest round is what any client may have to wait because of all the others. Rounds over the bound are
+told in the log, one line in ten seconds, and the longest at the server's end. The spawner measures the rounds
+of its own loop, and tells of them.
 """
 
 import trio

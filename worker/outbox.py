@@ -45,10 +45,14 @@ class Outbox:
         self._sending: trio.CancelScope | None = None  # of the send under way
         self._ended = False
 
+    def has_room(self, most: int) -> bool:
+        """Whether fewer than ``most`` bytes wait for the writer."""
+        return self.size < most
+
     async def room(self, most: int) -> None:
-        """Wait until fewer bytes than so many wait for the writer."""
+        """Wait until fewer than ``most`` bytes wait for the writer."""
         await trio.lowlevel.checkpoint()
-        while self.size >= most:
+        while not self.has_room(most):
             await self._room.park()
 
     def put(self, data: bytes) -> None:

@@ -130,7 +130,7 @@ class Requests:
         trail.allowed(request)
         # The request itself is not kept: while it runs, a client could hold much memory with it.
         call = self.calls[request.id] = _Call(self._session, request.id, request.method, trail)
-        self._counts[identity.principal] += 1
+        self._counts[self._session.principal] += 1
         tasks.start_soon(self._serve, call, run, name=f"{request.method} {request.id}")
 
     def _check_room(self, *, ending: bool) -> None:
@@ -143,7 +143,7 @@ class Requests:
                 f"This connection has {bounds.max_requests} requests under way: wait for one to end, or open "
                 "another connection.",
             )
-        if self._counts.get(identity.principal, 0) >= bounds.max_requests_per_identity:
+        if self._counts.get(self._session.principal, 0) >= bounds.max_requests_per_identity:
             raise RequestError(
                 ErrorCode.BUSY,
                 f"{identity.name} has {bounds.max_requests_per_identity} requests under way: wait for one to "
@@ -161,7 +161,7 @@ class Requests:
             self.calls[id_].scope.cancel()
 
     async def _serve(self, call: _Call, run: Prepared) -> None:
-        principal = call.identity.principal
+        principal = self._session.principal
         try:
             await self._answer(call, run)
         finally:
@@ -196,8 +196,9 @@ class Requests:
 
     async def _reply(self, call: _Call, answer: Answer) -> None:
         """Build a reply and queue it, once there is room and the identity has its turn."""
-        async with self._replying:
-            await self._session.room(REPLY_BYTES)
+        async with self._replying:  # which is a checkpoint; the others would cost each reply a round more
+            if not self._session.has_room(REPLY_BYTES):
+                await self._session.room(REPLY_BYTES)
             await call.turn()
             await self._session.wait_unless_open()
             self._session.queue(Reply(call.id, codec.to_map(answer())))

@@ -85,6 +85,9 @@ class Session:
         trail: Trail = NO_TRAIL,
     ) -> None:
         self.turns = turns
+        self.identity = identity
+        #: Whose share of the server its requests count against.
+        self.principal = identity.principal
         self._requests = Requests(self, log, trail, bounds, requests)
         self._max_requests = bounds.max_requests
         self._max_frame = frame_bytes(identity.role, bounds)
@@ -92,14 +95,13 @@ class Session:
         self._trail = trail
         caps = replace(frame_caps(identity.role), depth=bounds.max_nesting)
         self.connection = Connection(Role.SERVER, max_frame=self._max_frame, caps=caps)
-        self.identity = identity
         self.registry = registry
         self._stream = stream
         self._log = log
         self._server = server
         large = large or LargeFrames()
         self._intake = Intake(
-            stream, self.connection, partial(self.turn, heavy=True), large.of(identity.principal), stall
+            stream, self.connection, partial(self.turn, heavy=True), large.of(self.principal), stall
         )
         self._outbox = Outbox(stream, stall, acknowledged)
         self.alone = trio.CapacityLimiter(ALONE)
@@ -117,7 +119,11 @@ class Session:
         if self.turns is None:
             await trio.lowlevel.checkpoint()
         else:
-            await self.turns.take(self.identity.principal, heavy=heavy)
+            await self.turns.take(self.principal, heavy=heavy)
+
+    def has_room(self, most: int) -> bool:
+        """Whether fewer than ``most`` bytes wait to be sent."""
+        return self._outbox.has_room(most)
 
     async def room(self, most: int) -> None:
         """Wait until fewer than ``most`` bytes wait to be sent."""

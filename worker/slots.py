@@ -22,8 +22,8 @@ class Slots:
         self._free = count
         self._line: Line[trio.Event] = Line()
 
-    async def acquire(self, source: str, *, ahead: bool = False) -> None:
-        """Wait for a slot and take it.
+    async def acquire(self, source: str, *, ahead: bool = False) -> None:  # noqa: ASYNC910  # see below
+        """Wait for a slot and take it. A free one is taken without letting a round of the loop pass.
 
         Args:
             source: who asks: sources get slots in rotation, however many each of them waits for.
@@ -32,7 +32,6 @@ class Slots:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._free:
             self._free -= 1
-            await trio.lowlevel.cancel_shielded_checkpoint()
             return
         come = trio.Event()
         self._line.join(source, come, ahead=ahead)

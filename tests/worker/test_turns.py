@@ -58,3 +58,33 @@ async def test_who_gives_up_waiting_holds_nobody_up() -> None:
         nursery.start_soon(turns.run)
         await turns.take("b")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_turn_that_nobody_waits_for_costs_no_round_and_one_is_given_a_round() -> None:
+    turns, rounds, found = Turns(), Rounds(), list[int]()
+    trio.lowlevel.add_instrument(rounds)
+
+    async def take() -> None:
+        await turns.take("a")
+        found.append(rounds.now)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turns.run)
+        for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            before = rounds.now
+            await take()
+            assert rounds.now == before
+        await trio.testing.wait_all_tasks_blocked()
+        found.clear()
+        async with trio.open_nursery() as takers:
+            for _ in range(10):
+                takers.start_soon(take)
+        assert len(set(found)) == 10
+        await trio.testing.wait_all_tasks_blocked()
+        await turns.take("a", heavy=True)
+        before = rounds.now
+        await take()
+        assert rounds.now >= before + ROUNDS
+        nursery.cancel_scope.cancel()
+    trio.lowlevel.remove_instrument(rounds)
