@@ -77,6 +77,11 @@ class Client:
         """What the server said of itself and of us."""
         return self._link.exchange.hello
 
+    @property
+    def features(self) -> frozenset[str]:
+        """The features in use on this connection: those that the server and this client know."""
+        return self._link.exchange.features
+
     def server_time(self) -> float | None:
         """What the server's clock says now, in Unix time, by which jobs' times are told and `since` is meant.
 

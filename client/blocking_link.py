@@ -49,6 +49,11 @@ class Exchange:
         assert self._core.hello is not None  # noqa: S101  # the constructor waited for it
         return self._core.hello
 
+    @property
+    def features(self) -> frozenset[str]:
+        """The features in use, as `Core.features`."""
+        return self._core.features
+
     def server_time(self) -> float | None:
         """What the server's clock says now, as `Core.server_time`."""
         return self._core.server_time()

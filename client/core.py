@@ -13,6 +13,7 @@ from typing import Any
 from wire import codec
 from wire.connection import Connection, Role, Signal, State
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
+from wire.features import FEATURES
 from wire.flow import DEFAULT_WINDOW
 from wire.jobs import (
     JobParams,
@@ -25,7 +26,7 @@ from wire.jobs import (
     StreamParams,
 )
 from wire.limits import Limits
-from wire.messages import Cancel, Failure, Gap, Hello, Output, Ping, Pong, Reply, Request
+from wire.messages import Cancel, ClientHello, Failure, Gap, Hello, Output, Ping, Pong, Reply, Request
 
 from .errors import CutError
 
@@ -56,6 +57,11 @@ class Core:
         self._connection = Connection(Role.CLIENT)
         self._outbox = bytearray()
         self._last_id = 0
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The features in use: those that the server and this code know."""
+        return self._connection.features
 
     def server_time(self) -> float | None:
         """What the server's clock says now, in Unix time; None if the server did not tell.
@@ -112,6 +118,8 @@ class Core:
                     raise CutError("The server closed the connection.")
                 case Hello():
                     self.hello, self._greeted = event, time.monotonic()
+                    if event.features is not None:  # one that says none knows no hello of ours
+                        self._outbox += self._connection.send(ClientHello(FEATURES))
                 case Reply(id, result):
                     yield Answer(id, result)
                 case Failure(0, code, message):

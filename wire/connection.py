@@ -7,7 +7,8 @@ role may send. `receive_data` takes bytes, `next_event` gives messages until it 
 that breaks the table ends the connection: LocalProtocolError if we tried to send it,
 RemoteProtocolError if it came in; a server may still say why, with an error of id 0. Credit and
 cancel for an id that has ended are normal, because they cross the final message on the way, and are
-DROPPED here. Whatever ends the connection ends its requests: no id is open after it.
+DROPPED here. A client's first message may be its own hello, if the server's announced features; those that
+both announced are in `features`. Whatever ends the connection ends its requests: no id is open after it.
 """
 
 import enum
@@ -17,8 +18,11 @@ from .errors import LocalProtocolError, RemoteProtocolError
 from .flow import ReceiveCredit, SendCredit
 from .frames import MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from .messages import (
+    CLIENT_TYPES,
     PROTOCOL_VERSION,
+    TYPES,
     Cancel,
+    ClientHello,
     Credit,
     Failure,
     Gap,
@@ -72,7 +76,7 @@ _MAY_SEND: dict[tuple[Role, State], tuple[type[Message], ...]] = {
     (Role.SERVER, State.EXPECT_HELLO): (Hello, Failure),
     (Role.SERVER, State.OPEN): (Reply, Failure, Output, Gap, Ping, Pong),
     (Role.SERVER, State.FAILED): (Failure,),  # the last word: what the client did wrong
-    (Role.CLIENT, State.OPEN): (Request, Credit, Cancel, Ping, Pong),
+    (Role.CLIENT, State.OPEN): (ClientHello, Request, Credit, Cancel, Ping, Pong),
 }
 
 
@@ -92,9 +96,13 @@ class Connection:
         self._peer = Role.CLIENT if role is Role.SERVER else Role.SERVER
         self._decoder = FrameDecoder(max_frame)
         self._caps = caps
+        self._types = CLIENT_TYPES if role is Role.SERVER else TYPES
         self._max_send = MAX_FRAME_BYTES
         self._eof = False
         self._open: dict[int, SendCredit | ReceiveCredit] = {}
+        #: The features that both sides announced; none until the client's hello.
+        self.features: frozenset[str] = frozenset()
+        self._offered: frozenset[str] | None = None  # by the server; None once the client has spoken
 
     @property
     def open_requests(self) -> int:
@@ -143,8 +151,10 @@ class Connection:
             raise RemoteProtocolError("the connection has already failed")
         try:
             if self.state is not State.CLOSED and (payload := self._decoder.next_frame()) is not None:
-                message = decode_message(payload, self._caps)
-                return message if self._receive(message) else DROPPED
+                message = decode_message(payload, self._caps, self._types)
+                counts = self._receive(message)
+                self._has_spoken(self._peer)
+                return message if counts else DROPPED
             if not self._eof:
                 return NEED_DATA
             if self.state is not State.CLOSED and self._decoder.buffered:
@@ -161,7 +171,7 @@ class Connection:
         Raises:
             LocalProtocolError: this message may not be sent now.
         """
-        if not isinstance(message, _MAY_SEND.get((self.role, self.state), ())):
+        if not self._may_send(message, self.role):
             raise LocalProtocolError(
                 f"a {self.role.value} may not send {message.TYPE} now ({self.state.value})"
             )
@@ -172,7 +182,9 @@ class Connection:
             frame = encode_frame(encode_message(message), self._max_send)
         match message:
             case Hello():
-                self.state = State.OPEN
+                self._greeted(message)
+            case ClientHello():
+                self._agree(message)
             case Request():
                 self._begin(message, ReceiveCredit(message.credit), LocalProtocolError)
             case Output():
@@ -191,6 +203,7 @@ class Connection:
                 self._end(message, LocalProtocolError)
             case _:
                 pass
+        self._has_spoken(self.role)
         return frame
 
     def consumed(self, request_id: int, amount: int) -> bytes:
@@ -207,7 +220,7 @@ class Connection:
 
     def _receive(self, message: Message) -> bool:
         """Account for a message; False if it is one to drop."""
-        if not isinstance(message, _MAY_SEND.get((self._peer, self.state), ())):
+        if not self._may_send(message, self._peer):
             raise RemoteProtocolError(f"{message.TYPE} may not come from a {self._peer.value} now")
         match message:
             case Hello():
@@ -216,7 +229,9 @@ class Connection:
                         f"the server speaks version {message.version}, this side {PROTOCOL_VERSION}"
                     )
                 self._max_send = min(message.max_frame, MAX_FRAME_BYTES)
-                self.state = State.OPEN
+                self._greeted(message)
+            case ClientHello():
+                self._agree(message)
             case Request():
                 self._begin(message, SendCredit(message.credit), RemoteProtocolError)
             case Output():
@@ -240,6 +255,22 @@ class Connection:
             case _:
                 pass
         return True
+
+    def _may_send(self, message: Message, sender: Role) -> bool:
+        if isinstance(message, ClientHello) and self._offered is None:
+            return False
+        return isinstance(message, _MAY_SEND.get((sender, self.state), ()))
+
+    def _has_spoken(self, sender: Role) -> None:
+        if sender is Role.CLIENT:
+            self._offered = None
+
+    def _greeted(self, hello: Hello) -> None:
+        self.state = State.OPEN
+        self._offered = None if hello.features is None else frozenset(hello.features)
+
+    def _agree(self, hello: ClientHello) -> None:
+        self.features = (self._offered or frozenset()).intersection(hello.features)
 
     def _begin(
         self,

@@ -1,6 +1,7 @@
 """Owns the message types of worker.v1 and their place on the wire (PROTOCOL.md, "Messages")."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -27,6 +28,8 @@ class Hello:
     """Server's first message: the certificate was accepted, and this is who you are to me.
 
     ``time`` is the server's Unix time, in seconds, which is that of its jobs; servers before it say none.
+    ``features`` are those that the server knows, ``methods`` those that this client may call; ``instance``
+    is another one after each start of the server. Servers before them say none.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -37,6 +40,17 @@ class Hello:
     max_frame: int
     max_requests: int
     time: float | None = None
+    features: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """Client's answer to a hello that has ``features``: those that the client knows."""
+
+    TYPE: ClassVar[str] = "hello"
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +152,14 @@ class Pong:
     nonce: int
 
 
-Message: TypeAlias = Hello | Request | Reply | Failure | Output | Gap | Credit | Cancel | Ping | Pong
+Message: TypeAlias = (
+    Hello | ClientHello | Request | Reply | Failure | Output | Gap | Credit | Cancel | Ping | Pong
+)
 TYPES: dict[str, type[Message]] = {
     cls.TYPE: cls for cls in (Hello, Request, Reply, Failure, Output, Gap, Credit, Cancel, Ping, Pong)
 }
+#: The same for what a client sends, whose hello is another.
+CLIENT_TYPES: dict[str, type[Message]] = {**TYPES, ClientHello.TYPE: ClientHello}
 
 
 def encode_message(message: Message) -> bytes:
@@ -183,15 +201,22 @@ def _bin_header(size: int) -> bytes:
     return b"\xc5" + size.to_bytes(2, "big") if size < 2**16 else b"\xc6" + size.to_bytes(4, "big")
 
 
-def decode_message(payload: bytes, caps: Caps = FROM_SERVER) -> Message:
+def decode_message(
+    payload: bytes, caps: Caps = FROM_SERVER, types: Mapping[str, type[Message]] = TYPES
+) -> Message:
     """Build the message that a payload holds, if that is within the caps.
+
+    Args:
+        payload: a frame's.
+        caps: what may be in it.
+        types: the types that there are; those of a client are CLIENT_TYPES.
 
     Raises:
         RemoteProtocolError: not msgpack, not a known type, or a field is missing or does not fit.
     """
     plain = unpack(payload, caps)
     tag = plain.get("type")
-    cls = TYPES.get(tag) if isinstance(tag, str) else None
+    cls = types.get(tag) if isinstance(tag, str) else None
     if cls is None:
         raise RemoteProtocolError(f"unknown message type {tag!r:.60}")
     try:

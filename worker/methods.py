@@ -5,15 +5,14 @@ denied.
 """
 
 import math
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias
 
 import trio
 
-from certs.roles import Identity, Role
+from certs.roles import Role
 from wire import codec
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import (
@@ -32,9 +31,10 @@ from wire.limits import LimitError
 from wire.messages import STDOUT, Request
 from wire.payload import FROM_LOOKER, FROM_STARTER, Caps
 
-from .audit import Event, Outcome, Trail
+from .audit import Event, Outcome
 from .blocks import BLOCK_BYTES, Chunk
 from .bounds import SMALL_FRAME_BYTES, Bounds
+from .call import Answer, Call, Handler, Prepared
 from .job import Job, StuckError
 from .output import Missing
 from .process_spec import process_spec
@@ -45,52 +45,6 @@ from .tail import find_start
 #: A page of `list` holds about this much, in bytes: 5 ms of work, for which all others wait.
 PAGE_BYTES = 64 * 1024
 MAX_SECONDS = 10 * 365 * 86400.0
-
-
-class Call(Protocol):
-    """What a method is given by the session that it serves."""
-
-    @property
-    def identity(self) -> Identity:
-        """Who asks."""
-
-    @property
-    def registry(self) -> Registry:
-        """The jobs."""
-
-    @property
-    def trail(self) -> Trail:
-        """The request's audit trail."""
-
-    def credit(self) -> int:
-        """Bytes of output that may be sent now."""
-
-    async def wait_credit(self) -> None:
-        """Wait until there is some."""
-
-    @property
-    def stall(self) -> float:
-        """Seconds that a stream with output to send waits for credit."""
-
-    async def turn(self) -> None:
-        """Wait for the turn to do what is costly, before the next checkpoint."""
-
-    async def room(self) -> None:
-        """Wait until there is room for a piece of output."""
-
-    @property
-    def alone(self) -> AbstractAsyncContextManager[object]:
-        """Within it, a stream may hold a piece of output that has no room yet."""
-
-    def output(self, piece: Chunk | Missing) -> None:
-        """Send a piece of output, for which there must be credit, or say that it cannot be had."""
-
-
-#: What a request leads to: builds the record of its reply, as things are when there is room to send it.
-Answer: TypeAlias = Callable[[], object]
-#: A request that was allowed, and what runs it.
-Prepared: TypeAlias = Callable[[Call], Awaitable[Answer]]
-Handler: TypeAlias = Callable[[Call, Any], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +99,11 @@ def prepare(role: Role, request: Request) -> Prepared:
     except codec.InvalidValueError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, f"{request.method}: {error}.") from None
     return partial(_run, found, params)
+
+
+def methods_of(role: Role) -> tuple[str, ...]:
+    """The names of the methods that this role may call."""
+    return tuple(name for name, found in METHODS.items() if role in found.roles)
 
 
 def frame_bytes(role: Role, bounds: Bounds) -> int:

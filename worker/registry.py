@@ -83,6 +83,8 @@ class Registry:
         files: JobFiles | None = None,
         directory: bytes = b"/",
     ) -> None:
+        #: Names this life of the server, to which its jobs belong: another one after each start.
+        self.instance = str(uuid.uuid4())
         self.bounds = bounds
         self.directory = directory
         self.users = users or Users()

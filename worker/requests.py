@@ -21,8 +21,9 @@ from wire.messages import Failure, Gap, Output, Reply, Request
 from .audit import Trail
 from .blocks import Chunk
 from .bounds import Bounds
+from .call import Answer, Prepared
 from .log import Log
-from .methods import Answer, Prepared, prepare
+from .methods import prepare
 from .output import Missing
 from .registry import Registry
 
@@ -49,6 +50,10 @@ class _Call:
     @property
     def identity(self) -> Identity:
         return self.session.identity
+
+    @property
+    def features(self) -> frozenset[str]:
+        return self.session.connection.features
 
     @property
     def registry(self) -> Registry:

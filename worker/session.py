@@ -19,6 +19,7 @@ import trio
 from certs.roles import Identity
 from wire.connection import Connection, Role, Signal, State
 from wire.errors import ErrorCode, RemoteProtocolError
+from wire.features import FEATURES
 from wire.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -36,7 +37,7 @@ from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
 from .intake import Intake, LargeFrames
 from .log import Log
-from .methods import frame_bytes, frame_caps
+from .methods import frame_bytes, frame_caps, methods_of
 from .outbox import Outbox, StalledError
 from .registry import Registry
 from .requests import REPLY_BYTES, SEND_BYTES, Requests
@@ -170,6 +171,9 @@ class Session:
             max_frame=self._max_frame,
             max_requests=self._max_requests,
             time=time.time(),
+            features=FEATURES,
+            methods=methods_of(self.identity.role),
+            instance=self.registry.instance,
         )
         self.queue(hello)
         await trio.lowlevel.checkpoint()

@@ -1,5 +1,7 @@
 """The clients' core, sans-IO: bytes in, events out."""
 
+from dataclasses import replace
+
 import pytest
 
 from client.core import Answer, Core, Piece, job_of, page_of
@@ -8,9 +10,22 @@ from tests.client.fake import HELLO, JOB
 from wire import codec
 from wire.connection import Connection, Role
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from wire.features import FEATURES
 from wire.flow import DEFAULT_WINDOW
 from wire.jobs import JobParams, JobReply, ListReply, StreamParams
-from wire.messages import Cancel, Credit, Failure, Message, Output, Ping, Pong, Reply, Request
+from wire.messages import (
+    Cancel,
+    ClientHello,
+    Credit,
+    Failure,
+    Hello,
+    Message,
+    Output,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+)
 
 RESULT = codec.to_map(JobReply(JOB))
 
@@ -18,10 +33,10 @@ RESULT = codec.to_map(JobReply(JOB))
 class Pair:
     """A core, past its hello, and the server's end of its connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, hello: Hello = HELLO) -> None:
         self.core = Core()
         self.server = Connection(Role.SERVER)
-        assert self.tell(HELLO) == []
+        assert self.tell(hello) == []
 
     def tell(self, *messages: Message) -> list[Answer | Piece]:
         return list(self.core.receive(b"".join(map(self.server.send, messages))))
@@ -45,6 +60,19 @@ def pair() -> Pair:
 
 def test_the_hello_is_kept(pair: Pair) -> None:
     assert pair.core.hello == HELLO
+
+
+def test_a_hello_without_features_is_not_answered(pair: Pair) -> None:
+    assert pair.said() == []
+    assert pair.core.features == frozenset()
+
+
+@pytest.mark.parametrize("features", [(), (*FEATURES, "one of a newer server")])
+def test_a_hello_with_features_is_answered_first_of_all(features: tuple[str, ...]) -> None:
+    pair = Pair(replace(HELLO, features=features, methods=("query",), instance="6f1d"))
+    id_ = pair.core.begin("query", JobParams("x"))
+    assert pair.said() == [ClientHello(FEATURES), Request(id_, "query", {"id": "x"})]
+    assert pair.core.features == pair.server.features == set(features) & set(FEATURES)
 
 
 def test_nothing_is_asked_before_the_hello() -> None:

@@ -69,6 +69,6 @@ def records_of(cls: type) -> st.SearchStrategy[Any]:
     return st.builds(cls, **(given | NARROW.get(cls, {})))
 
 
-for record in (*vars(jobs).values(), *messages.TYPES.values()):
+for record in (*vars(jobs).values(), *messages.TYPES.values(), messages.ClientHello):
     if dataclasses.is_dataclass(record) and isinstance(record, type):
         st.register_type_strategy(record, records_of(record))

@@ -1,6 +1,7 @@
 """One end of a connection: who may say what when, and that no bytes whatever raise anything but its error."""
 
 import tracemalloc
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -15,6 +16,7 @@ from wire.frames import encode_frame
 from wire.messages import (
     STDOUT,
     Cancel,
+    ClientHello,
     Credit,
     Failure,
     Hello,
@@ -30,7 +32,7 @@ from wire.payload import pack
 
 HELLO: Final = Hello(1, "worker-service/test", "alice", "Admin", 4 * 2**20, 64)
 REFUSAL: Final = Failure(0, ErrorCode.DENIED, "no role")
-ANY_MESSAGE = st.one_of(*map(st.from_type, messages.TYPES.values()))
+ANY_MESSAGE = st.one_of(*map(st.from_type, (*messages.TYPES.values(), ClientHello)))
 
 
 def drain(connection: Connection) -> list[Event]:
@@ -126,6 +128,7 @@ def test_any_messages_raise_only_the_protocol_error(role: Role, is_open: bool, f
             for name in (
                 "id", "method", "params", "credit", "result", "code", "message", "offset", "stream", "data",
                 "amount", "nonce", "version", "server", "identity", "role", "max_frame", "max_requests",
+                "features", "methods", "instance",
             )
         },
     )
@@ -232,6 +235,61 @@ def test_a_server_of_another_version_is_refused() -> None:
     client.receive_data(framed(Hello(2, "s", "i", "Admin", 100, 1)))
     with pytest.raises(RemoteProtocolError, match="the server speaks version 2, this side 1"):
         client.next_event()
+
+
+def greeting(*features: str) -> tuple[Connection, Connection]:
+    """A client and a server that has announced features."""
+    client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
+    client.receive_data(server.send(replace(HELLO, features=features)))
+    assert isinstance(client.next_event(), Hello)
+    return client, server
+
+
+def test_features_are_those_that_both_announced() -> None:
+    client, server = greeting("a", "b", "of a newer server")
+    assert client.features == server.features == frozenset()
+    server.receive_data(client.send(ClientHello(("b", "of a newer client", "a"))))
+    assert server.next_event() == ClientHello(("b", "of a newer client", "a"))
+    assert client.features == server.features == {"a", "b"}
+    server.receive_data(client.send(Request(1, "list")))
+    assert server.next_event() == Request(1, "list")
+
+
+def test_a_client_need_not_answer_the_hello() -> None:
+    client, server = greeting("a")
+    server.receive_data(client.send(Request(1, "list")))
+    assert server.next_event() == Request(1, "list")
+    assert client.features == server.features == frozenset()
+
+
+def test_a_client_may_announce_nothing() -> None:
+    client, server = greeting()
+    server.receive_data(client.send(ClientHello()))
+    assert server.next_event() == ClientHello()
+    assert client.features == server.features == frozenset()
+
+
+@pytest.mark.parametrize(
+    "first", [Request(1, "list"), Ping(1), Credit(7, 1), Cancel(7), ClientHello(("a",))], ids=type
+)
+def test_a_clients_hello_comes_first_and_once(first: Message) -> None:
+    client, server = greeting("a")
+    server.receive_data(client.send(first))
+    drain(server)
+    with pytest.raises(LocalProtocolError, match="a client may not send hello now"):
+        client.send(ClientHello())
+    server.receive_data(framed(ClientHello()))
+    with pytest.raises(RemoteProtocolError, match="hello may not come from a client now"):
+        server.next_event()
+
+
+def test_a_server_without_features_is_sent_no_hello() -> None:
+    client, server = opened()
+    with pytest.raises(LocalProtocolError, match="a client may not send hello now"):
+        client.send(ClientHello())
+    server.receive_data(framed(ClientHello()))
+    with pytest.raises(RemoteProtocolError, match="hello may not come from a client now"):
+        server.next_event()
 
 
 def test_the_hello_says_how_much_a_client_may_send() -> None:

@@ -10,8 +10,24 @@ import pytest
 from wire import codec, flow, frames, jobs, messages
 from wire.connection import CLOSED, NEED_DATA, Connection, Role
 from wire.errors import ErrorCode
+from wire.features import FEATURES
 from wire.limits import Limits
-from wire.messages import Cancel, Credit, Failure, Gap, Hello, Message, Output, Ping, Pong, Reply, Request
+from wire.messages import (
+    CLIENT_TYPES,
+    TYPES,
+    Cancel,
+    ClientHello,
+    Credit,
+    Failure,
+    Gap,
+    Hello,
+    Message,
+    Output,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+)
 from wire.payload import FROM_LOOKER, FROM_STARTER, MAX_DEPTH, MAX_ITEMS, MAX_TOTAL_ITEMS
 
 PAGE: Final = (Path(__file__).parents[2] / "wire" / "PROTOCOL.md").read_text()
@@ -29,7 +45,19 @@ JOB = jobs.JobStatus(
     limits=Limits(cpu=500),
 )
 EXAMPLES: dict[str, Message] = {
-    "hello": Hello(1, "worker-service 0.1.0", "admin", "Admin", 4_194_304, 256),
+    "hello": Hello(
+        1,
+        "worker-service 0.1.0",
+        "admin",
+        "Admin",
+        4_194_304,
+        256,
+        1767225660.0,
+        ("open_values",),
+        ("start", "stop", "query", "wait", "list", "stream", "remove"),
+        "6f1d1c0a-0f0e-4b62-8a53-3c1c5f8f2b77",
+    ),
+    "client-hello": ClientHello(("open_values",)),
     "query": Request(1, "query", codec.to_map(jobs.JobParams("0d9b"))),
     "query-reply": Reply(1, codec.to_map(jobs.JobReply(JOB))),
     "query-error": Failure(1, ErrorCode.NOT_FOUND, "There is no job with id '0d9b'."),
@@ -61,7 +89,8 @@ def test_an_example_is_exact(name: str) -> None:
     decoder.receive_data(data)
     payload = decoder.next_frame()
     assert payload is not None
-    assert messages.decode_message(payload) == message
+    types = CLIENT_TYPES if isinstance(message, ClientHello) else TYPES
+    assert messages.decode_message(payload, types=types) == message
     assert decoder.buffered == 0
 
 
@@ -100,11 +129,17 @@ def test_the_error_table_is_complete() -> None:
 
 
 def test_the_message_table_is_complete() -> None:
-    listed = {
-        row[0]: re.findall(r"`(\w+)` (?:uint|text|map|binary|float)", row[2]) for row in rows("Messages")
-    }
-    for name, cls in messages.TYPES.items():
-        assert listed[name] == [field.name for field in dataclasses.fields(cls)]
+    found = [
+        (row[0], re.findall(r"`(\w+)` (?:uint|text|map|binary|float|array)", row[2]))
+        for row in rows("Messages")
+        if row[1] in ("server", "client", "both")  # the other table there says what may be sent when
+    ]
+    known = [Hello, ClientHello, *(cls for cls in messages.TYPES.values() if cls is not Hello)]
+    assert found == [(cls.TYPE, [field.name for field in dataclasses.fields(cls)]) for cls in known]
+
+
+def test_the_feature_table_is_complete() -> None:
+    assert [row[0] for row in rows("Features")[2:]] == list(FEATURES)
 
 
 @pytest.mark.parametrize("record", [jobs.StartParams, jobs.StreamParams, jobs.JobStatus, jobs.Usage, Limits])

@@ -100,6 +100,7 @@ class FakeCall:
     available: int = 2**20
     stall: float = 30.0
     trail: Trail = NO_TRAIL
+    features: frozenset[str] = frozenset()
     alone: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     has_room: bool = False
     granted: trio.Event = field(default_factory=trio.Event)

@@ -23,11 +23,13 @@ from tests.harness import PATIENCE
 from tests.worker.common import CancelAt, KeptLog, Other
 from wire.connection import Connection, Role, Signal
 from wire.errors import ErrorCode, RequestError
+from wire.features import FEATURES
 from wire.frames import MAX_FRAME_BYTES
 from wire.jobs import JobReply, JobStatus, Status
 from wire.messages import (
     STDOUT,
     Cancel,
+    ClientHello,
     Credit,
     Failure,
     Hello,
@@ -43,8 +45,9 @@ from worker import intake
 from worker import session as session_module
 from worker.audit import Audit, Trail
 from worker.bounds import SMALL_FRAME_BYTES, Bounds
+from worker.call import Answer, Call
 from worker.intake import LargeFrames
-from worker.methods import METHODS, Answer, Call, Method
+from worker.methods import METHODS, Method, methods_of
 from worker.output import OutputLog
 from worker.registry import Registry
 from worker.requests import REPLY_BYTES, SEND_BYTES
@@ -75,6 +78,8 @@ class FakeJob:
 
 class FakeRegistry:
     """One job, named a."""
+
+    instance = "6f1d1c0a-0f0e-4b62-8a53-3c1c5f8f2b77"
 
     def __init__(self) -> None:
         self.job = FakeJob("a")
@@ -137,6 +142,13 @@ class World:
     server_end: trio.StapledStream[Any, Any]
 
 
+def hello_to(role: CertRole, at: float | None) -> Hello:
+    """What a session says to bob first."""
+    most = MAX_FRAME_BYTES if role is CertRole.ADMIN else SMALL_FRAME_BYTES
+    instance = FakeRegistry.instance
+    return Hello(1, "test/1", "bob", role.value, most, 256, at, FEATURES, methods_of(role), instance)
+
+
 @asynccontextmanager
 async def serving(
     log: KeptLog, role: CertRole = CertRole.ADMIN, *, orderly: bool = True
@@ -157,9 +169,8 @@ async def serving(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             hello = await world.peer.receive()
-            most = MAX_FRAME_BYTES if role is CertRole.ADMIN else SMALL_FRAME_BYTES
             assert isinstance(hello, Hello)
-            assert hello == Hello(1, "test/1", "bob", role.value, most, 256, hello.time)
+            assert hello == hello_to(role, hello.time)
             assert hello.time is not None
             assert abs(time.time() - hello.time) < PATIENCE
             yield world
@@ -235,6 +246,37 @@ async def test_output_never_exceeds_credit(steps: list[tuple[str, int]], first: 
             world.job.end()
         assert world.peer.output(1) == whole
         assert world.peer.finals() == [1]
+
+
+async def test_a_client_that_says_hello_has_features(
+    log: KeptLog, handler: Callable[[Callable[[Call], Awaitable[Answer]]], None]
+) -> None:
+    seen: list[frozenset[str]] = []
+
+    async def look(call: Call) -> Answer:
+        await trio.lowlevel.checkpoint()
+        seen.append(call.features)
+        return lambda: JobReply(FakeJob("a").status())
+
+    handler(look)
+    async with serving(log) as world:
+        await world.peer.send(ClientHello((*FEATURES, "of a newer client")), query(1))
+        await world.peer.receive_final(1)
+    async with serving(log) as world:
+        await world.peer.send(query(1))
+        await world.peer.receive_final(1)
+    assert seen == [set(FEATURES), set()]
+
+
+@pytest.mark.parametrize(
+    ("role", "names"),
+    [
+        (CertRole.ADMIN, ("start", "stop", "query", "wait", "list", "stream", "remove")),
+        (CertRole.USER, ("query", "wait", "list", "stream")),
+    ],
+)
+def test_the_hello_names_the_methods_that_a_role_may_call(role: CertRole, names: tuple[str, ...]) -> None:
+    assert methods_of(role) == names
 
 
 async def test_a_stream_without_credit_holds_up_no_other_request(log: KeptLog) -> None:
@@ -732,9 +774,7 @@ async def stalled(log: KeptLog) -> AsyncIterator[tuple[Session, Peer, FakeJob, T
     registry, tap = FakeRegistry(), Tap(server_end)
     session = Session(tap, BOB, cast("Registry", registry), log, "test/1")
     peer = Peer(client_end)
-    peer.connection.receive_data(
-        Connection(Role.SERVER).send(Hello(1, "test/1", "bob", "Admin", MAX_FRAME_BYTES, 256, 0.5))
-    )
+    peer.connection.receive_data(Connection(Role.SERVER).send(hello_to(CertRole.ADMIN, 0.5)))
     assert isinstance(peer.connection.next_event(), Hello)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.run)
@@ -787,9 +827,7 @@ async def test_what_waited_for_a_slow_peer_comes_whole(log: KeptLog) -> None:
         tap.open.set()
         # The hello was given before; it comes first here too.
         peer.connection = Connection(Role.CLIENT)
-        peer.connection.receive_data(
-            Connection(Role.SERVER).send(Hello(1, "test/1", "bob", "Admin", MAX_FRAME_BYTES, 256, 0.5))
-        )
+        peer.connection.receive_data(Connection(Role.SERVER).send(hello_to(CertRole.ADMIN, 0.5)))
         hello = peer.connection.next_event()
         assert isinstance(hello, Hello)
         for number in (1, 2, 3):

@@ -17,7 +17,8 @@ from wire.jobs import JobReply
 from wire.messages import STDOUT, Failure, Output, Request
 from worker import windows
 from worker.blocks import BLOCK_BYTES, Block
-from worker.methods import METHODS, Answer, Call, Method
+from worker.call import Answer, Call
+from worker.methods import METHODS, Method
 from worker.output import OutputLog
 from worker.registry import Registry
 from worker.session import Session
