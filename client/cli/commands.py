@@ -8,9 +8,8 @@ from cyclopts import App
 from wire.errors import RequestError
 from wire.jobs import JobStatus
 
-from ..errors import ClientError, CutError
 from . import live, render, streams
-from .exits import Exit, OutputError, UsageError, exit_code, of_job
+from .exits import Exit, UsageError, exit_code, of_job
 from .flags import (
     PATTERN,
     Flag,
@@ -24,6 +23,7 @@ from .flags import (
     check_seconds,
 )
 from .follow import Which, clock_of, copy
+from .running import attend
 from .stopper import Stopper
 
 
@@ -229,8 +229,9 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     """Start a job, show its output, and exit with its exit code.
 
     The job's command stands behind the flags and a --, and reaches the server word for word; no shell
-    looks at it there. Ctrl-C stops the job; a second one leaves at once. The job is also stopped when
-    its output has nowhere left to go, as in run -- yes | head.
+    looks at it there. Ctrl-C, SIGTERM and the terminal's end stop the job; a second Ctrl-C leaves at once.
+    The job is also stopped when its output has nowhere left to go, as in run -- yes | head. Why a job ended
+    that did not exit by itself, and its id, stand on stderr.
 
     Exits with 128 + n for a job that signal n ended, 127 for no such program, 126 for one that may not
     be executed, and 125 for a failure of our own, a connection cut for good included.
@@ -239,20 +240,11 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     with where.connect() as client:
         # The handler is there before the job is: no Ctrl-C can leave a job behind unsaid.
         stopper = Stopper(where)
-        signal.signal(signal.SIGINT, stopper.handle)
-        signal.signal(signal.SIGTERM, stopper.handle)
-        job = what.start(client, words)
+        stopper.listen()
+        job = what.start(client, words, merge=streams.are_one())
         stopper.begin(job.id)
         _say_notes(job)
-        try:
-            with client.stream(job.id) as output:
-                copy(output)
-        except OutputError:
-            client.stop(job.id)
-            raise
-        except ClientError as error:
-            raise CutError(f"{error} What became of job {job.id} is not known.") from error
-    return of_job(output.job)
+        return attend(client, job)
 
 
 def _print_job(job: JobStatus, *, json: bool) -> None:

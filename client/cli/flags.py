@@ -95,7 +95,8 @@ class What:
     cwd:
         The job's working directory on the server, an absolute path.
     merge:
-        One pipe for stdout and stderr, which keeps their exact order.
+        One pipe for stdout and stderr, which keeps their exact order [default: run does so where its own
+        two are one file, as on a terminal or with 2>&1].
     timeout:
         Stop the job after this many seconds.
     user:
@@ -110,7 +111,7 @@ class What:
     disk_weight: Annotated[str | None, Parameter(metavar="WEIGHT")] = None
     env: Annotated[list[str] | None, Parameter(negative="", metavar="NAME=VALUE")] = None
     cwd: Annotated[str | None, Parameter(metavar="DIR")] = None
-    merge: Flag = False
+    merge: Annotated[bool | None, Parameter(negative="--no-merge", show_default=False)] = None
     timeout: Seconds = None
     user: Annotated[str | None, Parameter(metavar="NAME")] = None
 
@@ -144,14 +145,14 @@ class What:
                 )
         return found
 
-    def start(self, client: Client, words: tuple[str, ...]) -> JobStatus:
-        """Start the job."""
+    def start(self, client: Client, words: tuple[str, ...], *, merge: bool = False) -> JobStatus:
+        """Start the job; ``merge`` is what is meant where no flag says."""
         return client.start(
             words,
             env=self.environment(),
             cwd=self.cwd,
             limits=self.limits(),
-            merge=self.merge,
+            merge=merge if self.merge is None else self.merge,
             seconds=self.timeout,
             user=self.user,
         )

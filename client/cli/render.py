@@ -80,7 +80,7 @@ def table(jobs: Iterable[JobStatus], now: float | None = None) -> str:
     now = time.time() if now is None else now
     for job in jobs:
         age = duration(max(0.0, now - job.started)) + " ago"
-        rows.append((job.id, _short_status(job), str(job.pid), age, size(job.output), command(job)))
+        rows.append((job.id, outcome(job), str(job.pid), age, size(job.output), command(job)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     lines = []
     for *cells, last in rows:
@@ -120,7 +120,7 @@ def json_line(value: object) -> str:
 
 def status(job: JobStatus) -> str:
     """How a job stands, in words: ``signaled by SIGKILL (stopped by admin)``."""
-    words = _short_status(job)
+    words = outcome(job)
     if job.cause is None:
         return words
     why = []
@@ -131,7 +131,8 @@ def status(job: JobStatus) -> str:
     return f"{words} ({': '.join(why)})" if why else words
 
 
-def _short_status(job: JobStatus) -> str:
+def outcome(job: JobStatus) -> str:
+    """How a job stands, without the reason: ``signaled by SIGKILL``."""
     match job.status:
         case Status.EXITED:
             return f"exited with code {job.exit_code}"

@@ -1,6 +1,7 @@
-"""Owns what Ctrl-C and SIGTERM do to `run`: the first stops its job, the second leaves."""
+"""Owns what signals do to `run`: Ctrl-C, SIGTERM and a terminal's end stop its job, a second one leaves."""
 
 import os
+import signal
 import threading
 from typing import Any
 
@@ -16,6 +17,13 @@ class Stopper:
         self._where = where
         self._job_id: str | None = None
         self._asked = False
+        self._leaves_next = False
+
+    def listen(self) -> None:
+        """Take the signals over; where SIGHUP is ignored, as nohup(1) has it, it stays so."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.handle)
 
     def begin(self, job_id: str) -> None:
         """The job is there; a signal that came before this counts now."""
@@ -24,13 +32,25 @@ class Stopper:
             self._stop()
 
     def handle(self, number: int, frame: Any) -> None:
-        """Take a signal: the first stops the job, the second leaves at once."""
+        """Take a signal: the first stops the job, the second leaves at once.
+
+        SIGHUP never makes us leave: at a terminal's end, kernel and shell send several, and often SIGTERM
+        too, before the server can have been asked.
+        """
         del frame
-        if self._asked:
-            os._exit(Exit.SIGNAL + number)
-        self._asked = True
-        if self._job_id is not None:
-            self._stop()
+        if number != signal.SIGHUP:
+            if self._leaves_next:
+                self._leave(number)
+            self._leaves_next = True
+        if not self._asked:
+            self._asked = True
+            if self._job_id is not None:
+                self._stop()
+
+    def _leave(self, number: int) -> None:
+        which = "a job that was being started" if self._job_id is None else f"job {self._job_id}"
+        streams.complain(f"left before {which} had ended; `worker-service list` shows what became of it.")
+        os._exit(Exit.SIGNAL + number)
 
     def _stop(self) -> None:
         threading.Thread(target=self._ask, daemon=True).start()
@@ -41,4 +61,4 @@ class Stopper:
             with self._where.connect() as client:
                 client.stop(self._job_id)
         except EXPECTED as error:
-            streams.complain(f"the job could not be stopped: {error}")
+            streams.complain(f"job {self._job_id} could not be stopped: {error}")

@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 
 from .exits import OutputError, ReaderLeftError
 from .render import text
@@ -42,6 +43,20 @@ def fill_closed() -> None:
                 os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number: this one
             except OSError:  # a root directory without devices
                 os.open("/", os.O_RDONLY)
+
+
+def are_one() -> bool:
+    """Whether stdout and stderr go to one file, pipe or terminal, where their order shows.
+
+    Not so for /dev/null, and for what was closed: there is nothing to see of an order.
+    """
+    out, err = os.fstat(1), os.fstat(2)
+    try:
+        if os.path.samestat(out, Path(os.devnull).stat()):
+            return False
+    except OSError:  # a root directory without devices
+        return False
+    return os.path.samestat(out, err)
 
 
 def write(number: int, data: bytes | memoryview) -> None:

@@ -11,7 +11,7 @@ VALUED = CONNECTION | {
     *("--cpu-limit", "--memory-limit", "--disk-limit", "--pids-limit", "--cpu-weight", "--disk-weight"),
     *("--env", "--cwd", "--timeout", "--user"),
 }
-ALONE = frozenset({"--merge", "--help", "-h", "--version"})
+ALONE = frozenset({"--merge", "--no-merge", "--help", "-h", "--version"})
 _SEED = ("-command", "--command")
 
 
@@ -52,6 +52,8 @@ def settle(words: Sequence[str]) -> list[str]:
             flags.append(_valued(rest))
         elif word in ALONE:
             flags.append(rest.pop(0))
+            if {"--merge", "--no-merge"} <= set(flags):
+                raise UsageError("--merge and --no-merge cannot be given together.")
         elif flag in ALONE:
             raise UsageError(f"{flag} takes no value.")
         elif program is not None and arguments is None and _is_arguments(word):

@@ -1,5 +1,8 @@
 """Owns the fixtures of the command line's tests."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from tests.cli.program import Program
@@ -16,3 +19,12 @@ def cli(server: Server) -> Program:
 def user(server: Server) -> Program:
     """The command line of a User."""
     return Program(server.environment("user"))
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Commands take signals over; they are given back."""
+    taken = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in taken.items():
+        signal.signal(number, handler)

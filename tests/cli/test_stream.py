@@ -125,15 +125,6 @@ def test_what_is_no_number_of_lines(text: str) -> None:
         Which(tail=text).keywords()
 
 
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """Commands take signals over; they are given back."""
-    taken = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in taken.items():
-        signal.signal(number, handler)
-
-
 def with_gaps(message: Message) -> Iterable[Message]:
     """A job of exit code 3 whose output has gaps of every kind."""
     assert isinstance(message, Request)

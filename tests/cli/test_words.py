@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.cli.commands import app
@@ -64,6 +64,7 @@ def test_the_seeds_form(
     assert settle([*line, *flat(after), arguments]) == expected
 
 
+@settings(deadline=None)  # the first call loads modules
 @given(NAMES, st.lists(WORD, min_size=1))
 def test_the_command_reaches_the_server_as_it_is(name: str, command: list[str]) -> None:
     """Through cyclopts too, which has its own ideas of words that begin with a dash or a bracket."""

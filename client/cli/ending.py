@@ -1,0 +1,29 @@
+"""Owns what `run` says of a job that did not end by an exit of its own: the cause, and the job's id."""
+
+from wire.jobs import CauseKind, JobStatus
+
+from .render import outcome, text
+
+
+def sentence(job: JobStatus) -> str | None:
+    """Say why a job ended; None for one that exited by itself, of which its exit code says all."""
+    cause = job.cause
+    if cause is None or cause.kind is CauseKind.EXITED:
+        return None
+    by = f" by {text(cause.by)}" if cause.by else ""
+    match cause.kind:
+        case CauseKind.SIGNALED:
+            also = f" ({text(cause.detail)})" if cause.detail else ""
+            return f"job {job.id} was {outcome(job)}{also}."
+        case CauseKind.STOPPED:
+            why = f"was stopped{by}"
+        case CauseKind.OOM:
+            why = "ran out of memory"
+        case CauseKind.TIMEOUT:
+            why = "was stopped at its timeout"
+        case CauseKind.LOST:
+            why = "was lost by the server"
+        case _:  # a newer server's; its own word is better than none
+            why = f"ended{by}, with cause {text(cause.kind)}"
+    detail = f": {text(cause.detail)}" if cause.detail else ""
+    return f"job {job.id} {why}{detail} ({outcome(job)})."

@@ -1,0 +1,174 @@
+"""`run` says on stderr why its job ended, with its id, wherever that was no exit of the job's own."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import client.cli as program
+from client.blocking import Client
+from client.cli.ending import sentence
+from tests.cli.program import PROGRAM, Program, finish, read_until
+from tests.client.fake import JOB, BlockingLink, FakeServer
+from tests.harness import PATIENCE, Server, eventually, serve
+from wire import codec
+from wire.errors import ErrorCode
+from wire.jobs import Cause, CauseKind, JobReply, JobStatus, Status
+from wire.messages import Failure, Message, Reply, Request
+
+ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+READY = b"ready\n"
+WAITS = ("sh", "-c", "echo ready; exec sleep 600")
+
+
+def ended(
+    kind: CauseKind, *, by: str | None = None, detail: str | None = None, code: int | None = None
+) -> JobStatus:
+    status = Status.SIGNALED if code is None else Status.EXITED
+    number = signal.SIGKILL if code is None else None
+    return JobStatus(
+        "0b5c",
+        status,
+        7,
+        (b"yes",),
+        "admin",
+        1.5,
+        0,
+        exit_code=code,
+        signal=number,
+        cause=Cause(kind, by, detail),
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (ended(CauseKind.EXITED, code=0), None),
+        (ended(CauseKind.EXITED, code=137), None),
+        (ended(CauseKind.SIGNALED, detail="Killed"), "job 0b5c was signaled by SIGKILL (Killed)."),
+        (ended(CauseKind.STOPPED, by="eve"), "job 0b5c was stopped by eve (signaled by SIGKILL)."),
+        (
+            ended(CauseKind.STOPPED, by="e\nve", code=0),
+            r"job 0b5c was stopped by e\nve (exited with code 0).",
+        ),
+        (
+            ended(CauseKind.OOM, detail="the kernel's OOM killer ended it at its memory limit"),
+            "job 0b5c ran out of memory: the kernel's OOM killer ended it at its memory limit "
+            "(signaled by SIGKILL).",
+        ),
+        (
+            ended(CauseKind.LOST, detail="the spawner died"),
+            "job 0b5c was lost by the server: the spawner died (signaled by SIGKILL).",
+        ),
+    ],
+)
+def test_sentences(job: JobStatus, words: str | None) -> None:
+    assert sentence(job) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["sh", "-c", "kill -SEGV $$"], 128 + 11, r"signaled by SIGSEGV \(Segmentation fault\)\."),
+        (
+            ["--timeout", "0.05", "sleep", "600"],
+            128 + 15,
+            r"stopped at its timeout: it ran longer than 0\.05 s \(signaled by SIGTERM\)\.",
+        ),
+    ],
+)
+def test_a_signal_and_a_timeout(cli: Program, words: list[str], code: int, said: str) -> None:
+    ran = cli("run", *words)
+    assert (ran.code, ran.out) == (code, b"")
+    assert re.fullmatch(rf"job {ID} was {said}", ran.sentence)
+
+
+def test_who_stopped_it(cli: Program, admin: Client) -> None:
+    with cli.begin("run", *WAITS) as running:
+        read_until(running, READY)
+        job = [job.id for job in admin.list() if job.argv == tuple(map(str.encode, WAITS))][-1]
+        admin.stop(job)
+        ran = finish(running)
+    assert (ran.code, ran.sentence) == (143, f"job {job} was stopped by admin (signaled by SIGTERM).")
+
+
+@pytest.mark.host
+def test_a_job_that_ran_out_of_memory(cli: Program) -> None:
+    ran = cli("run", "--memory-limit", "16M", "--", "sh", "-c", "exec tail /dev/zero")
+    if "cannot be enforced on this host" in ran.err.decode():
+        pytest.skip(f"NOT TESTED: {ran.sentence}")
+    assert ran.code == 128 + 9
+    assert re.match(rf"job {ID} ran out of memory: ", ran.sentence)
+
+
+def test_a_job_that_was_lost(shared_certificates: Path) -> None:
+    with serve(shared_certificates) as server, Program(server.environment()).begin("run", *WAITS) as running:
+        read_until(running, READY)
+        os.kill(server.spawner_pid, signal.SIGKILL)
+        ran = finish(running)
+    assert ran.code == 128 + 9
+    assert re.match(rf"job {ID} was lost by the server: ", ran.sentence)
+
+
+def refuses_to_stream(message: Message) -> Iterable[Message]:
+    assert isinstance(message, Request)
+    if message.method == "stream":
+        yield Failure(message.id, ErrorCode.BAD_REQUEST, "Nothing of that is here.")
+    else:
+        yield Reply(message.id, codec.to_map(JobReply(JOB)))
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_job_whose_end_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake = Client(BlockingLink(FakeServer(refuses_to_stream)), "fake")
+    monkeypatch.setattr("client.cli.flags.connect", lambda *given, **named: fake)
+    assert program.run(["run", "--", "yes"]) == 125
+    expected = "worker-service: Nothing of that is here. What became of job 0b5c is not known.\n"
+    assert capfd.readouterr().err == expected
+
+
+def test_the_end_of_its_terminal_stops_the_job(server: Server, admin: Client) -> None:
+    """Of the signals that come with it, none makes us leave before the server was asked to stop the job."""
+    ours, theirs = pty.openpty()
+    mark = b"on a terminal"
+    with subprocess.Popen(
+        [*PROGRAM, "run", "--", *WAITS, mark],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=server.environment(),
+        start_new_session=True,
+    ) as running:
+        os.close(theirs)
+        assert os.read(ours, 100).startswith(b"ready")
+        os.close(ours)
+        # All at once, as logind sends them.
+        for number in (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
+            running.send_signal(number)
+        running.wait(PATIENCE)
+    (job,) = (job for job in admin.list() if mark in job.argv)
+    eventually(lambda: admin.query(job.id).cause == Cause(CauseKind.STOPPED, "admin"), "its end")
+
+
+def test_under_nohup_a_terminal_s_end_is_ignored(cli: Program, tmp_path: Path) -> None:
+    waits = "echo ready; while ! [ -e go ]; do sleep 0.01; done"
+    deaf = "trap '' HUP; exec \"$@\""
+    with subprocess.Popen(
+        ["sh", "-c", deaf, "sh", *PROGRAM, "run", "--cwd", str(tmp_path), "--", "sh", "-c", waits],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=cli.environment,
+    ) as running:
+        read_until(running, READY)
+        running.send_signal(signal.SIGHUP)
+        (tmp_path / "go").touch()
+        ran = finish(running)
+    assert (ran.code, ran.err) == (0, b"")
