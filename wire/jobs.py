@@ -102,7 +102,8 @@ class StartParams:
     ``argv`` is the program and its arguments. ``env`` is added to the server's allow-list.
     ``cwd`` is an absolute path (default: the server's). ``merge`` gives stdout and stderr one pipe.
     ``timeout`` stops the job after that many seconds, as ``stop`` with the default grace would.
-    ``user`` names the user of the server's host to run as (default: the operator's choice).
+    ``user`` names the user of the server's host to run as (default: the operator's choice). ``id`` is the
+    job's, a UUID: the same start again is answered with the same job.
     """
 
     argv: tuple[bytes, ...]
@@ -112,6 +113,7 @@ class StartParams:
     timeout: float | None = None
     limits: Limits | None = None
     user: str | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

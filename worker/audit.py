@@ -39,6 +39,7 @@ class Event(enum.StrEnum):
     REQUEST = "request"
     REQUEST_FAILED = "request_failed"
     JOB_STARTED = "job_started"
+    START_REPEATED = "start_repeated"
     JOB_REFUSED = "job_refused"
     JOB_STOPPING = "job_stopping"
     JOB_ENDED = "job_ended"
@@ -145,7 +146,7 @@ class Trail:
 
     def record(self, event: Event, outcome: str, **fields: object) -> None:
         """Record an event; what is None is left out."""
-        if event is self._did:
+        if event in (self._did, Event.START_REPEATED):
             self._settled = True
         if self._audit is not None:
             self._last = self._audit.record(event, outcome, self._context | fields)

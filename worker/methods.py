@@ -40,6 +40,7 @@ from .output import Missing
 from .process_spec import process_spec
 from .reader import Reader
 from .registry import Registry
+from .repeats import Claim
 from .tail import find_start
 
 #: A page of `list` holds about this much, in bytes: 5 ms of work, for which all others wait.
@@ -122,6 +123,11 @@ async def _run(found: Method, params: object, call: Call) -> Answer:
 
 @method("start", StartParams, Role.ADMIN)
 async def start(call: Call, params: StartParams) -> Answer:
+    begin = partial(_start, call, params)
+    return partial(_tell, await call.registry.repeats.once(params, call.identity, call.trail, begin))
+
+
+async def _start(call: Call, params: StartParams, claim: Claim) -> Job:
     user = await call.registry.users.find(params.user)
     registry = call.registry
     spec = process_spec(params, registry.bounds.max_argument_bytes, user, registry.directory)
@@ -132,15 +138,15 @@ async def start(call: Call, params: StartParams) -> Answer:
     except LimitError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, str(error)) from error
     await call.trail.secure()
-    job = await registry.start(
-        spec, owner=call.identity.name, limits=params.limits or None, seconds=timeout, trail=call.trail
+    owner, limits = call.identity.name, params.limits or None
+    return await registry.start(
+        spec, owner=owner, limits=limits, seconds=timeout, trail=call.trail, claim=claim
     )
-    return partial(_tell, job)
 
 
 @method("stop", StopParams, Role.ADMIN)
 async def stop(call: Call, params: StopParams) -> Answer:
-    job = call.registry.find(params.id)
+    job = await call.registry.find(params.id)
     grace = call.registry.grace if params.grace is None else _seconds("grace", params.grace)
     how = {"cause": "it had ended already"} if job.ended.is_set() else {"grace": grace}
     call.trail.record(Event.JOB_STOPPING, Outcome.DONE, job=job.id, **how)
@@ -154,12 +160,12 @@ async def stop(call: Call, params: StopParams) -> Answer:
 @method("query", JobParams, Role.ADMIN, Role.USER)
 async def query(call: Call, params: JobParams) -> Answer:
     # No checkpoint, which would cost a round of the loop: the reply that follows waits for its room.
-    return partial(_measure, call.registry.find(params.id))  # noqa: ASYNC910
+    return partial(_measure, await call.registry.find(params.id))  # noqa: ASYNC910
 
 
 @method("wait", JobParams, Role.ADMIN, Role.USER)
 async def wait(call: Call, params: JobParams) -> Answer:
-    job = call.registry.find(params.id)
+    job = await call.registry.find(params.id)
     await job.ended.wait()
     return partial(_tell, job)
 
@@ -174,7 +180,7 @@ def _page(registry: Registry, cursor: str | None) -> ListReply:
     page: list[JobStatus] = []
     last = 0
     room = PAGE_BYTES
-    for job in registry.after(cursor):
+    for job in registry.jobs.after(cursor):
         status = job.status()
         # A short word costs as much work as some 32 bytes do.
         room -= 512 + sum(32 + len(word) for word in status.argv) + len(status.cwd or b"")
@@ -189,7 +195,7 @@ def _page(registry: Registry, cursor: str | None) -> ListReply:
 async def stream(call: Call, params: StreamParams) -> Answer:
     if problem := params.problem():
         raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
-    job = call.registry.find(params.id)
+    job = await call.registry.find(params.id)
     log = job.output
     with ExitStack() as stack:
         # First of all: what is removed stays for those who have subscribed.
@@ -239,7 +245,7 @@ async def _send_next(call: Call, reader: Reader, only: int | None) -> None:
 
 @method("remove", JobParams, Role.ADMIN)
 async def remove(call: Call, params: JobParams) -> Answer:
-    await trio.lowlevel.checkpoint()
+    await call.registry.find(params.id)
     job = call.registry.remove(params.id)
     call.trail.record(Event.JOB_REMOVED, Outcome.DONE, job=job.id)
     return partial(_tell, job)

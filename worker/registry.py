@@ -1,12 +1,9 @@
-"""Owns the jobs of this server: starts them in the jobs nursery, finds them by id, stops them all."""
+"""Owns the jobs of this server: starts them in the jobs nursery, keeps and forgets them, stops them all."""
 
 import os
 import uuid
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 import trio
 
@@ -16,42 +13,41 @@ from wire.limits import Limits
 
 from .audit import NO_TRAIL, Event, Outcome, Trail
 from .bounds import DEFAULTS, Bounds
+from .catalog import Catalog
 from .ceilings import LimitRefusedError, check_enforceable
 from .child import ProcessSpec, SpawnError
 from .descriptors import JobFiles
 from .failures import explain_start
 from .hierarchy import Hierarchies
-from .ids import Ids
 from .job import Job, StuckError
 from .log import Log
 from .output import OutputLog
+from .repeats import ID_LENGTH, Claim, Repeats
 from .retain import FOREVER, Retention
 from .spawner import Spawner
 from .start_room import StartRoom, weight_of
 from .store import OutputStore
 from .users import Users
 
-_NUMBER = attrgetter("number")
 _CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
 
 
 @dataclass(slots=True, eq=False)
 class _Attempt:
-    """A start under way: `settled` once it runs or has failed.
+    """A start under way.
 
-    ``files`` is how many files are set aside for its job, to that job's end; ``weight`` what it holds until
-    it is settled; ``scope`` is its job's.
+    ``claim`` is that of its job's id; ``files`` how many files are set aside for its job, to that job's end;
+    ``weight`` what it holds until it is settled; ``scope`` is its job's.
     """
 
+    claim: Claim
     files: int
     weight: int
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    settled: trio.Event = field(default_factory=trio.Event)
-    failure: RequestError | None = None
 
 
 class Registry:
-    """Every job since the server's start, in that order, but for those that were forgotten.
+    """The jobs, from their start to the time that they are forgotten.
 
     Args:
         nursery: the jobs nursery, in which every job's scope lives.
@@ -96,56 +92,18 @@ class Registry:
         #: When each ended job that is kept has ended, by Trio's clock, the oldest first.
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._one_ended = trio.Event()
-        self._count = 0
         self.grace = grace
         self._nursery = nursery
         self._hierarchies = hierarchies
         self._spawner = spawner
         self._log = log
-        self._jobs: dict[str, Job] = {}
-        self._order: list[Job] = []  # the same, by number
-        self._ids = Ids()
+        #: Every job since the server's start, but for those that were forgotten.
+        self.jobs = Catalog()
+        #: Which starts may be asked for again.
+        self.repeats = Repeats(self.jobs, self._room)
         self._unfinished = 0  # jobs that run or are being started
         self._starting: set[trio.CancelScope] = set()
         self._closing = False
-
-    def __iter__(self) -> Iterator[Job]:
-        return iter(tuple(self._order))
-
-    def after(self, cursor: str | None) -> Iterator[Job]:
-        """Every job, or those behind a cursor, which is a job's ``number`` as text: it may have gone.
-
-        It costs what is taken of it, however many jobs there are; take it before the next checkpoint.
-
-        Raises:
-            RequestError: that is no cursor.
-        """
-        cursor = "0" if cursor is None else cursor
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-            raise RequestError(ErrorCode.BAD_REQUEST, f"list: {cursor!r:.60} is no `next` of a page.")
-        begin = bisect_right(self._order, int(cursor), key=_NUMBER)
-        return map(self._order.__getitem__, range(begin, len(self._order)))
-
-    def find(self, id_or_prefix: str) -> Job:
-        """Return the job with this id, or the only one whose id begins so.
-
-        Raises:
-            RequestError: there is none, or more than one.
-        """
-        if id_or_prefix in self._jobs:
-            return self._jobs[id_or_prefix]
-        found = self._ids.beginning_with(id_or_prefix) if id_or_prefix else ()
-        if not found:
-            raise RequestError(
-                ErrorCode.NOT_FOUND,
-                f"There is no job with id {id_or_prefix!r:.60}; `worker-service list` shows those there are.",
-            )
-        if len(found) > 1:
-            raise RequestError(
-                ErrorCode.AMBIGUOUS,
-                f"{len(found)} jobs have an id that begins with {id_or_prefix!r:.60}; give more.",
-            )
-        return self._jobs[self._ids[found[0]]]
 
     async def start(
         self,
@@ -155,10 +113,11 @@ class Registry:
         limits: Limits | None,
         seconds: float | None,
         trail: Trail = NO_TRAIL,
+        claim: Claim | None = None,
     ) -> Job:
         """Start a job and return it once its program runs.
 
-        It is stopped after ``seconds``, if given.
+        It is stopped after ``seconds``, if given. Its id is that of the ``claim``, or one of ours.
         A start goes on if its caller is cancelled: the job then runs, and `list` shows it. What becomes of it
         is recorded on ``trail``, the audit trail of the request.
 
@@ -182,19 +141,31 @@ class Registry:
                 raise explain_start(spec, error) from error
         output = OutputLog(self._store)
         user = spec.user.name if spec.user is not None else self.users.own
-        job = Job(str(uuid.uuid4()), spec, owner, limits, seconds, self.grace, self._log, output, user=user)
-        weight = weight_of(spec)
+        claim = claim or Claim()
+        job = Job(claim.id, spec, owner, limits, seconds, self.grace, self._log, output, user=user)
+        weight = weight_of(spec.argv, spec.env)
         self._room.check(owner, weight)
-        attempt = _Attempt(self._files.take(limits), weight)
+        attempt = _Attempt(claim, self._files.take(limits), weight)
         self._room.take(owner, weight)
         self._starting.add(attempt.scope)
         self._unfinished += 1
         # From here on it is the job that tells what becomes of it, also if nobody waits for it any more.
         self._nursery.start_soon(self._run, job, attempt, trail.hand_over(), name=f"job {job.id}")
-        await attempt.settled.wait()
-        if attempt.failure is not None:
-            raise attempt.failure
+        claim.begun = True
+        await claim.settled.wait()
+        if claim.failure is not None:
+            raise claim.failure
         return job
+
+    async def find(self, id_or_prefix: str) -> Job:
+        """Return the job with this id, also one that is being started, or the only one whose id begins so.
+
+        Raises:
+            RequestError: there is none, or more than one.
+        """
+        if len(id_or_prefix) == ID_LENGTH and id_or_prefix not in self.jobs:
+            await self.repeats.wait_settled(id_or_prefix)
+        return self.jobs.find(id_or_prefix)  # noqa: ASYNC910  # no round of the loop for one that is there
 
     def remove(self, id_or_prefix: str) -> Job:
         """Forget a job that has ended, and its output; return it.
@@ -202,7 +173,7 @@ class Registry:
         Raises:
             RequestError: there is none, or it runs.
         """
-        job = self.find(id_or_prefix)
+        job = self.jobs.find(id_or_prefix)
         if not job.ended.is_set():
             raise RequestError(
                 ErrorCode.RUNNING, f"The job {job.id} still runs: stop it first, then remove it."
@@ -224,10 +195,8 @@ class Registry:
 
     def _forget(self, id_: str) -> None:
         self._ended.pop(id_, None)
-        self._ids.discard(id_)
-        job = self._jobs.pop(id_)
-        del self._order[bisect_left(self._order, job.number, key=_NUMBER)]
-        job.output.remove()
+        self.jobs.forget(id_).output.remove()
+        self.repeats.forget(id_)
 
     def _expire(self, id_: str) -> None:
         self._forget(id_)
@@ -235,7 +204,7 @@ class Registry:
 
     def _keep(self, job: Job) -> None:
         """Take note of a job's end, and forget the oldest if there are too many."""
-        if job.id in self._jobs:
+        if job.id in self.jobs:
             self._ended[job.id] = trio.current_time()
             self._one_ended.set()
             self._one_ended = trio.Event()
@@ -249,7 +218,7 @@ class Registry:
             scope.cancel()
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
-            for job in self:
+            for job in self.jobs:
                 if job.ended.is_set():
                     continue
                 self._trail.record(
@@ -267,12 +236,8 @@ class Registry:
         def on_running() -> None:
             self._starting.discard(attempt.scope)
             self._files.end_start(attempt)
-            self._count += 1
-            job.number = self._count
-            self._jobs[job.id] = job
-            self._order.append(job)
-            self._ids.add(job.id)
-            attempt.failure = None
+            self.jobs.add(job)
+            attempt.claim.failure = None
             self._settle(job, attempt)
             trail.record(Event.JOB_STARTED, Outcome.DONE, job=job.id, pid=job.pid)
             self._log.info(
@@ -281,14 +246,14 @@ class Registry:
 
         try:
             with attempt.scope:
-                attempt.failure = _CLOSING  # unless it gets further
+                attempt.claim.failure = _CLOSING  # unless it gets further
                 await self._files.begin_start(attempt, job.owner)
                 await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:
-            attempt.failure = explain_start(job.spec, error)
+            attempt.claim.failure = explain_start(job.spec, error)
         except Exception:  # noqa: BLE001  # one job's scope must never end the server
             self._log.exception("a job's scope failed", job=job.id)
-            attempt.failure = RequestError(
+            attempt.claim.failure = RequestError(
                 ErrorCode.INTERNAL, "The server failed to run the job; see its log."
             )
         finally:
@@ -297,8 +262,8 @@ class Registry:
             self._files.end_start(attempt)
             self._files.give_back(attempt.files)
             self._settle(job, attempt)
-            if attempt.failure is not None and not job.number:
-                trail.failed(attempt.failure)
+            if attempt.claim.failure is not None and not job.number:
+                trail.failed(attempt.claim.failure)
             if job.end is not None and job.cause is not None:
                 trail.ended(job.id, job.end, job.cause)
         self._keep(job)
@@ -313,8 +278,8 @@ class Registry:
             )
 
     def _settle(self, job: Job, attempt: _Attempt) -> None:
-        if not attempt.settled.is_set():
-            attempt.settled.set()
+        if not attempt.claim.settled.is_set():
+            self.repeats.settle(attempt.claim)
             self._room.give_back(job.owner, attempt.weight)
 
 

@@ -3,6 +3,7 @@
 import array
 import contextlib
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -64,6 +65,7 @@ class Spawner:
         self._hierarchies = hierarchies
         self._log = log
         self._children: dict[str, Child] = {}
+        self._numbers = itertools.count(1)
         self._sock: trio.socket.SocketType | None = None
         self._sending = Slots(1)
         self._ready = trio.Event()
@@ -207,7 +209,8 @@ class Spawner:
         """Start a process and return once its program runs.
 
         Args:
-            job_id: a name for it, unique among those running.
+            job_id: whose it is. A start that was given up may be asked for again with the same id, and what
+                the spawner has yet to say of the first is not for the second.
             spec: what to run.
             fds: stdout, stderr unless merged, and the directory of its cgroup in each hierarchy, the
                 tracking one first; the caller keeps them and closes them.
@@ -219,31 +222,32 @@ class Spawner:
             trio.Cancelled: there may be a process, or soon be one; killing the cgroup ends it. With
                 ``keep``, there is none.
         """
+        name = f"{job_id} {next(self._numbers)}"
         request = {
-            "job": job_id,
+            "job": name,
             "argv": len(spec.argv),
             "user": spec.user and spec.user.credentials(),
             "merge": spec.merge,
             "keep": keep,
             "fds": len(fds),
         }
-        environment = [name + b"=" + value for name, value in spec.env.items()]
+        environment = [variable + b"=" + value for variable, value in spec.env.items()]
         message = frame(request, b"\0".join((spec.cwd, *spec.argv, *environment)))
-        child = await self._ask(job_id, message, fds, keep, source)
+        child = await self._ask(name, message, fds, keep, source)
         if child.again:
-            child = await self._ask(job_id, message, fds, keep, source)
+            child = await self._ask(name, message, fds, keep, source)
         if child.failure is not None:
             raise child.failure
         return child
 
-    async def _ask(self, job_id: str, message: bytes, fds: Sequence[int], keep: bool, source: str) -> Child:
+    async def _ask(self, name: str, message: bytes, fds: Sequence[int], keep: bool, source: str) -> Child:
         """Send a request and wait for its answer, both within a deadline."""
         child = Child()
         try:
             with trio.move_on_after(START_DEADLINE) as scope:
                 while (sock := self._sock) is None:
                     await self._ready.wait()
-                self._children[job_id] = child
+                self._children[name] = child
                 scope.shield = keep  # only its keeper can end it then, and we must learn which that is
                 async with self._sending.hold(source):
                     # Meanwhile the spawner may have died, and a new one have come that knows nothing of us.
@@ -253,7 +257,7 @@ class Spawner:
         finally:
             # Who gave up waits for no end: what the spawner may yet say of this process is not for them.
             if not child.started.is_set():
-                self._children.pop(job_id, None)
+                self._children.pop(name, None)
         if not child.started.is_set():
             raise SpawnError("timeout", errno.ETIMEDOUT)
         return child

@@ -5,11 +5,11 @@ come in faster than jobs can be started; a thousand starts that wait for their t
 """
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from wire.errors import ErrorCode, RequestError
-
-from .child import ProcessSpec
 
 #: The most that the starts of one identity may hold at a time, in bytes; one alone may always be begun.
 MOST: Final = 128 * 1024 * 1024
@@ -17,9 +17,9 @@ MOST: Final = 128 * 1024 * 1024
 _WORD_BYTES: Final = 100
 
 
-def weight_of(spec: ProcessSpec) -> int:
-    """About how much memory it takes, in bytes."""
-    words = (*spec.argv, *spec.env, *spec.env.values())
+def weight_of(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
+    """About how much memory a start takes, in bytes."""
+    words = (*argv, *env, *env.values())
     return sum(map(len, words)) + _WORD_BYTES * len(words)
 
 
@@ -52,3 +52,17 @@ class StartRoom:
         self._held[owner] -= weight
         if not self._held[owner]:
             del self._held[owner]
+
+    @contextmanager
+    def hold(self, owner: str, weight: int) -> Iterator[None]:
+        """Count one more within the block.
+
+        Raises:
+            RequestError: there is no room for it.
+        """
+        self.check(owner, weight)
+        self.take(owner, weight)
+        try:
+            yield
+        finally:
+            self.give_back(owner, weight)

@@ -23,7 +23,7 @@ from worker.session import Session
 
 ALICE = Identity("alice", "01", Role.ADMIN)
 OUTCOMES = {
-    "start": {"job_started", "job_refused"},
+    "start": {"job_started", "job_refused", "start_repeated"},
     "stop": {"job_stopping", "request_failed"},
     "remove": {"job_removed", "request_failed"},
 }

@@ -104,7 +104,7 @@ async def talk(client: Client) -> None:
 async def assert_untouched(world: World) -> None:
     """The jobs of a connection that was cut go on, nobody reads them, and nothing of them is lost."""
     await world.started()
-    for job in world.registry:
+    for job in world.registry.jobs:
         expect(await read_until(job.output, b"end\n") == NUMBERS, "output was lost")
         await until(lambda output=job.output: not private(output, "_subscribers"))  # type: ignore[misc]
 

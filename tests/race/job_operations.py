@@ -27,7 +27,7 @@ async def start(world: World, cancelling: Cancelling) -> None:
     with cancelling:
         await world.start("echo out; exec sleep 600", limits=world.limits)
     await world.started()
-    jobs = list(world.registry)
+    jobs = list(world.registry.jobs)
     expect(len(jobs) <= 1, f"{len(jobs)} jobs for one start")
     for job in jobs:
         expect(job.pid and alive(job.pid), "a job is listed that does not run")
@@ -40,7 +40,7 @@ async def start_that_fails(world: World, cancelling: Cancelling) -> None:
     with cancelling, suppress(RequestError):
         await world.registry.start(spec, owner="alice", limits=world.limits, seconds=None)
     await world.started()
-    expect(not list(world.registry), "a phantom job is listed")
+    expect(not list(world.registry.jobs), "a phantom job is listed")
 
 
 async def life(world: World, cancelling: Cancelling) -> None:
@@ -80,10 +80,10 @@ async def drain(world: World, cancelling: Cancelling) -> None:
         with cancelling:
             await registry.stop_all(SHUTDOWN, 0.005)
             await trio.sleep(0.02)  # what it may have missed has time to show
-            for job in registry:
+            for job in registry.jobs:
                 expect(job.ended.is_set(), "a job outlived the end of all")
         jobs.cancel_scope.cancel()  # as Server.run does on its way out
-    for job in registry:
+    for job in registry.jobs:
         expect(job.ended.is_set(), "a job has no end")
 
 

@@ -74,7 +74,7 @@ class World:
             LeftError: a job is shown that is none.
         """
         await self.started()
-        for job in self.registry:
+        for job in self.registry.jobs:
             with trio.move_on_after(PATIENCE / 2) as scope:
                 await job.stop(ALICE, 0.01)
             if scope.cancelled_caught:

@@ -10,7 +10,7 @@ from tests.soak.follow import expect
 from tests.soak.model import Known, Model
 
 #: What becomes of a start that was allowed: one of these.
-OUTCOMES = ("job_started", "job_refused", "request_failed")
+OUTCOMES = ("job_started", "start_repeated", "job_refused", "request_failed")
 
 
 @dataclass

@@ -15,10 +15,13 @@ from wire.messages import STDERR, STDOUT, Request
 from worker.audit import NO_TRAIL, Trail
 from worker.blocks import Chunk
 from worker.bounds import Bounds
+from worker.catalog import Catalog
 from worker.child import ProcessSpec
 from worker.methods import prepare
 from worker.output import Missing, OutputLog
 from worker.registry import Registry
+from worker.repeats import Claim, Repeats
+from worker.start_room import StartRoom
 from worker.users import Users
 
 USED = Usage(1.0, 0.5, memory=2**20)
@@ -52,6 +55,13 @@ class FakeJob:
         self.stops.append((cause, grace))
 
 
+class FakeCatalog(dict[str, FakeJob]):
+    """Fake jobs by their ids."""
+
+    def after(self, cursor: str | None) -> Iterator[FakeJob]:
+        return (job for job in self.values() if cursor is None or job.number > int(cursor))
+
+
 class FakeRegistry:
     """A registry of fake jobs that starts none."""
 
@@ -60,31 +70,34 @@ class FakeRegistry:
     directory = b"/srv"
 
     def __init__(self, *jobs: FakeJob) -> None:
-        self.jobs = {job.id: job for job in jobs}
+        self.jobs = FakeCatalog((job.id, job) for job in jobs)
+        self.repeats = Repeats(cast("Catalog", self.jobs), StartRoom())
         self.removed: list[str] = []
         self.users = Users("nobody")
         for number, job in enumerate(jobs, 1):
             job.number = number
         self.started: list[tuple[ProcessSpec, str, Limits | None, float | None]] = []
 
-    def __iter__(self) -> Iterator[FakeJob]:
-        return iter(tuple(self.jobs.values()))
-
-    def find(self, name: str) -> FakeJob:
+    async def find(self, name: str) -> FakeJob:
+        await trio.lowlevel.checkpoint()
         try:
             return self.jobs[name]
         except KeyError:
             raise RequestError(ErrorCode.NOT_FOUND, "There is no such job.") from None
-
-    def after(self, cursor: str | None) -> Iterator[FakeJob]:
-        return (job for job in self if cursor is None or job.number > int(cursor))
 
     def remove(self, name: str) -> FakeJob:
         self.removed.append(name)
         return self.jobs.pop(name)
 
     async def start(
-        self, spec: ProcessSpec, *, owner: str, limits: Limits | None, seconds: float | None, trail: Trail
+        self,
+        spec: ProcessSpec,
+        *,
+        owner: str,
+        limits: Limits | None,
+        seconds: float | None,
+        trail: Trail,
+        claim: Claim,
     ) -> FakeJob:
         await trio.lowlevel.checkpoint()
         self.started.append((spec, owner, limits, seconds))

@@ -18,9 +18,9 @@ from wire.jobs import Cause, CauseKind, Status
 from wire.limits import Limits
 from worker import start_room
 from worker.audit import Trail
+from worker.catalog import Catalog
 from worker.child import ProcessSpec
 from worker.hierarchy import Hierarchies
-from worker.ids import Ids
 from worker.job import Job
 from worker.registry import Registry
 from worker.retain import Retention
@@ -63,10 +63,10 @@ class Touched(list[SimpleNamespace]):
 def test_what_is_behind_a_cursor_is_found_without_a_look_at_the_rest(
     cursor: str | None, first: int | None
 ) -> None:
-    registry = Registry.__new__(Registry)
+    catalog = Catalog()
     jobs = Touched(SimpleNamespace(number=number) for number in range(1, 20_000, 2))
-    registry._order = cast("list[Job]", jobs)
-    found = list(islice(registry.after(cursor), 3))
+    catalog._order = cast("list[Job]", jobs)
+    found = list(islice(catalog.after(cursor), 3))
     assert [job.number for job in found[:1]] == ([] if first is None else [first])
     assert jobs.touched < 50
 
@@ -74,22 +74,18 @@ def test_what_is_behind_a_cursor_is_found_without_a_look_at_the_rest(
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "\u0663", "9" * 20])
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(RequestError, match="is no `next` of a page"):
-        Registry.__new__(Registry).after(cursor)
+        Catalog().after(cursor)
 
 
 # --- find
 
 
 @pytest.fixture
-def named() -> Registry:
-    """A registry of three names, which starts nothing."""
-    found = Registry.__new__(Registry)
-    found._jobs = cast(
-        "dict[str, Job]", {name: SimpleNamespace(id=name) for name in ("abc1", "abd2", "abc1d")}
-    )
-    found._ids = Ids()
-    for name in found._jobs:
-        found._ids.add(name)
+def named() -> Catalog:
+    """A catalog of three names."""
+    found = Catalog()
+    for name in ("abc1", "abd2", "abc1d"):
+        found.add(cast("Job", SimpleNamespace(id=name)))
     return found
 
 
@@ -109,7 +105,7 @@ def named() -> Registry:
         ("x" * 1_000_000, ErrorCode.NOT_FOUND),
     ],
 )
-def test_find(named: Registry, asked: str, found: str | ErrorCode) -> None:
+def test_find(named: Catalog, asked: str, found: str | ErrorCode) -> None:
     if not isinstance(found, ErrorCode):
         assert named.find(asked).id == found
         return
@@ -127,9 +123,9 @@ async def test_a_started_job_is_listed_and_logged(registry: Registry, log: KeptL
     first = await start(registry, "sleep", "600")
     second = await start(registry, "true")
     await second.ended.wait()
-    assert list(registry) == [first, second]
+    assert list(registry.jobs) == [first, second]
     assert (first.status().status, second.status().status) == (Status.RUNNING, Status.EXITED)
-    assert registry.find(first.id[:13]) is first
+    assert registry.jobs.find(first.id[:13]) is first
     await trio.testing.wait_all_tasks_blocked()
     assert log.messages == ["job started", "job started", "job ended"]
     assert (log.lines[0]["job"], log.lines[0]["owner"], log.lines[0]["program"]) == (
@@ -156,7 +152,7 @@ async def test_a_start_that_fails_is_explained_and_not_listed(
     with pytest.raises(RequestError, match="cpu limit cannot be enforced") as caught:
         await start(registry, "true", limits=Limits(cpu=500))
     assert caught.value.code is ErrorCode.LIMIT_REFUSED
-    assert list(registry) == []
+    assert list(registry.jobs) == []
     assert directories(hierarchies) == []
     assert log.messages == []
 
@@ -169,7 +165,7 @@ async def test_a_start_goes_on_if_its_caller_is_cancelled(registry: Registry, sp
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     os.kill(spawner.pid, signal.SIGCONT)
-    while not (jobs := list(registry)):  # noqa: ASYNC110  # nobody tells of it: its caller has gone
+    while not (jobs := list(registry.jobs)):  # noqa: ASYNC110  # nobody tells of it: its caller has gone
         await trio.sleep(0.001)
     await jobs[0].ended.wait()
     assert jobs[0].status().exit_code == 0
@@ -231,7 +227,7 @@ async def test_a_start_that_has_just_been_asked_for_ends_with_stop_all(
     with pytest.raises(RequestError) as caught:
         await registry.start(spec("sleep", "600"), owner="alice", limits=None, seconds=None, trail=trail)
     assert caught.value.code is ErrorCode.SHUTTING_DOWN
-    assert list(registry) == []
+    assert list(registry.jobs) == []
     assert children(spawner.pid) == []
 
 
@@ -253,7 +249,7 @@ async def test_starts_under_way_end_with_stop_all(
             await trio.testing.wait_all_tasks_blocked()
             await registry.stop_all(SHUTDOWN, 10)
     assert codes == [ErrorCode.SHUTTING_DOWN] * 3
-    assert list(registry) == []
+    assert list(registry.jobs) == []
     os.kill(spawner.pid, signal.SIGCONT)
     with open(os.devnull, "wb") as null:  # noqa: PTH123, ASYNC230  # it does not block
         child = await spawner.spawn("last", ProcessSpec((b"/bin/true",), {}, b"/", True), [null.fileno()])
@@ -277,9 +273,9 @@ async def test_an_ended_job_can_be_removed_and_is_then_unknown(registry: Registr
     job = await ended(registry, "echo", "hello")
     assert registry.remove(job.id[:8]) is job
     with pytest.raises(RequestError) as caught:
-        registry.find(job.id)
+        registry.jobs.find(job.id)
     assert caught.value.code is ErrorCode.NOT_FOUND
-    assert (list(registry), job.output.resident, job.output.dropped) == ([], 0, 6)
+    assert (list(registry.jobs), job.output.resident, job.output.dropped) == ([], 0, 6)
 
 
 @pytest.mark.host
@@ -288,18 +284,18 @@ async def test_a_running_job_cannot_be_removed(registry: Registry) -> None:
     with pytest.raises(RequestError, match="stop it first") as caught:
         registry.remove(job.id)
     assert caught.value.code is ErrorCode.RUNNING
-    assert list(registry) == [job]
+    assert list(registry.jobs) == [job]
     await job.stop(SHUTDOWN, 0)
 
 
 @pytest.mark.host
 async def test_pages_go_by_the_order_of_starts(registry: Registry) -> None:
     jobs = [await ended(registry, "true") for _ in range(4)]
-    assert list(registry.after(None)) == jobs
+    assert list(registry.jobs.after(None)) == jobs
     registry.remove(jobs[1].id)
-    assert list(registry.after(str(jobs[1].number))) == jobs[2:]
+    assert list(registry.jobs.after(str(jobs[1].number))) == jobs[2:]
     with pytest.raises(RequestError) as caught:
-        registry.after("no cursor")
+        registry.jobs.after("no cursor")
     assert caught.value.code is ErrorCode.BAD_REQUEST
 
 
@@ -308,7 +304,7 @@ async def test_only_the_last_to_end_are_kept(registry: Registry) -> None:
     registry._retention = Retention(count=2)
     running = await start(registry, "sleep", "600")
     jobs = [await ended(registry, "true") for _ in range(4)]
-    assert list(registry) == [running, *jobs[2:]]
+    assert list(registry.jobs) == [running, *jobs[2:]]
     await running.stop(SHUTDOWN, 0)
 
 
@@ -323,7 +319,7 @@ async def test_jobs_are_kept_for_so_long(registry: Registry) -> None:
                 await ended(registry, "true")
                 if first:
                     nursery.start_soon(registry.expire)
-                while list(registry) != [running]:  # noqa: ASYNC110  # nobody tells
+                while list(registry.jobs) != [running]:  # noqa: ASYNC110  # nobody tells
                     await trio.sleep(0.001)
                 assert trio.current_time() - before >= 0.3
             await running.stop(SHUTDOWN, 0)
@@ -334,7 +330,7 @@ async def test_starts_under_way_hold_so_much_for_each_identity_and_no_more(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = spec("true", *("x" * 20 for _ in range(1000)))
-    monkeypatch.setattr(start_room, "MOST", 2 * start_room.weight_of(large))
+    monkeypatch.setattr(start_room, "MOST", 2 * start_room.weight_of(large.argv, large.env))
     ended = list[str]()
 
     async def one(owner: str) -> None:

@@ -87,7 +87,8 @@ class FakeRegistry:
     def __iter__(self) -> Iterator[FakeJob]:
         return iter((self.job,))
 
-    def find(self, name: str) -> FakeJob:
+    async def find(self, name: str) -> FakeJob:
+        await trio.lowlevel.checkpoint()
         if name != "a":
             raise RequestError(ErrorCode.NOT_FOUND, "There is no such job.")
         return self.job

@@ -477,9 +477,31 @@ async def test_a_spawn_cancelled_before_it_was_sent_leaves_no_trace(spawner: Spa
         await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0.001):
             await start(spawner, "sleep", "600", job="second")  # waits for its turn to send
-        assert list(spawner._children) == ["first"]
+        assert [name.split()[0] for name in spawner._children] == ["first"]
         os.kill(spawner.pid, signal.SIGCONT)
     assert (await (await start(spawner, "true")).wait()).code == 0
+
+
+@NOT_EMULATED
+async def test_what_is_said_of_a_spawn_that_was_given_up_is_not_for_the_next_one_of_its_job(
+    spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(spawner.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(spawner_module, "START_DEADLINE", 0.05)
+        with pytest.raises(SpawnError, match="timeout"):
+            await start(spawner, "sh", "-c", "exit 3")
+    found: list[Child] = []
+
+    async def again() -> None:
+        found.append(await start(spawner, "sh", "-c", "exit 0"))
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(again)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(spawner.pid, signal.SIGCONT)
+        assert (await found[0].wait()).code == 0
 
 
 @pytest.mark.parametrize("order", ["removed before it is forked", "removed meanwhile"])
