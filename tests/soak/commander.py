@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,8 @@ from wire.jobs import CauseKind, JobStatus, Status
 #: Exit codes of the command line for what a server at its end may do to any command: README, "Exit codes".
 ENDING = (3, 5, 6, 7, 125)
 NOT_FOUND, DENIED, NOT_OURS, SIGNALED = 3, 4, 125, 128
+#: What `run` says behind a job's own stderr where the job did not exit by itself.
+_SAID = re.compile(rb"worker-service: job [0-9a-f-]{36} [^\n]*\n\Z")
 
 
 class Commander:
@@ -162,6 +165,7 @@ class Commander:
             return
         if known is not None and (known.stoppers or known.remove_asked):
             return
+        done.stderr = _SAID.sub(b"", done.stderr)
         self._check_bytes(plan.spec, done)
         expect(len(done.stdout) + len(done.stderr) == plan.total, f"not all bytes of {plan}")
         expect(done.returncode == _code(plan), f"run has {done.returncode}: {plan}")
