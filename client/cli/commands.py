@@ -8,7 +8,7 @@ from cyclopts import App
 from wire.errors import RequestError
 from wire.jobs import JobStatus
 
-from . import live, render, streams
+from . import inlet, live, render, streams
 from .exits import Exit, UsageError, exit_code, of_job
 from .flags import (
     PATTERN,
@@ -229,14 +229,16 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     """Start a job, show its output, and exit with its exit code.
 
     The job's command stands behind the flags and a --, and reaches the server word for word; no shell
-    looks at it there. Ctrl-C, SIGTERM and the terminal's end stop the job; a second Ctrl-C leaves at once.
-    The job is also stopped when its output has nowhere left to go, as in run -- yes | head. Why a job ended
-    that did not exit by itself, and its id, stand on stderr.
+    looks at it there. Its stdin is /dev/null; what waits on ours is refused. Ctrl-C, SIGTERM and the
+    terminal's end stop the job; a second Ctrl-C leaves at once. The job is also stopped when its output has
+    nowhere left to go, as in run -- yes | head. Why a job ended that did not exit by itself, and its id,
+    stand on stderr.
 
     Exits with 128 + n for a job that signal n ended, 127 for no such program, 126 for one that may not
     be executed, and 125 for a failure of our own, a connection cut for good included.
     """
     what.check("run", words)
+    inlet.check()
     with where.connect() as client:
         # The handler is there before the job is: no Ctrl-C can leave a job behind unsaid.
         stopper = Stopper(where)
