@@ -2,11 +2,15 @@
 
 import dataclasses
 import re
+import ssl
 from pathlib import Path
 from typing import Final
 
 import pytest
+import trio.testing
 
+from certs import refusals
+from tests.wire.examples import EXAMPLES, JOB, NOT_FOUND, REFUSED
 from wire import codec, flow, frames, jobs, messages
 from wire.connection import CLOSED, NEED_DATA, Connection, Role
 from wire.errors import ErrorCode
@@ -15,61 +19,21 @@ from wire.limits import Limits
 from wire.messages import (
     CLIENT_TYPES,
     TYPES,
-    Cancel,
     ClientHello,
-    Credit,
     Failure,
     Gap,
     Hello,
-    Message,
     Output,
-    Ping,
     Pong,
     Reply,
     Request,
 )
 from wire.payload import FROM_LOOKER, FROM_STARTER, MAX_DEPTH, MAX_ITEMS, MAX_TOTAL_ITEMS
+from worker.bounds import DEFAULTS
+from worker.methods import MAX_SECONDS
+from worker.websocket import ServerWebSocket
 
 PAGE: Final = (Path(__file__).parents[2] / "wire" / "PROTOCOL.md").read_text()
-JOB = jobs.JobStatus(
-    id="0d9b7e3a-6c1f-4f52-9a58-1be5a6d2c7f4",
-    status=jobs.Status.EXITED,
-    pid=4242,
-    argv=(b"sort", b"largefile.txt"),
-    owner="admin",
-    started=1767225600.5,
-    output=12,
-    exit_code=0,
-    cause=jobs.Cause(jobs.CauseKind.EXITED),
-    ended=1767225601.0,
-    limits=Limits(cpu=500),
-)
-EXAMPLES: dict[str, Message] = {
-    "hello": Hello(
-        1,
-        "worker-service 0.1.0",
-        "admin",
-        "Admin",
-        4_194_304,
-        256,
-        1767225660.0,
-        ("open_values",),
-        ("start", "stop", "query", "wait", "list", "stream", "remove"),
-        "6f1d1c0a-0f0e-4b62-8a53-3c1c5f8f2b77",
-    ),
-    "client-hello": ClientHello(("open_values",)),
-    "query": Request(1, "query", codec.to_map(jobs.JobParams("0d9b"))),
-    "query-reply": Reply(1, codec.to_map(jobs.JobReply(JOB))),
-    "query-error": Failure(1, ErrorCode.NOT_FOUND, "There is no job with id '0d9b'."),
-    "stream": Request(2, "stream", codec.to_map(jobs.StreamParams("0d9b")), credit=1024),
-    "output": Output(2, 0, messages.STDOUT, b"pears\n\xff\xfe\n\0ab"),
-    "credit": Credit(2, 12),
-    "ping": Ping(7),
-    "pong": Pong(7),
-    "gap": Gap(2, 12, 100, messages.GapReason.DROPPED),
-    "cancel": Cancel(2),
-    "cancelled": Failure(2, ErrorCode.CANCELLED, "The request was cancelled."),
-}
 
 
 def printed_examples() -> dict[str, bytes]:
@@ -97,17 +61,95 @@ def test_an_example_is_exact(name: str) -> None:
 def test_the_examples_are_one_conversation() -> None:
     client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
     for name, data in printed_examples().items():
-        if name == "query-error":
-            continue  # the other end of the same request
+        if name in (REFUSED, NOT_FOUND):
+            continue  # on another connection, and the other end of the same request
         message = EXAMPLES[name]
         from_server = isinstance(message, Hello | Reply | Failure | Output | Gap | Pong)
         sender, receiver = (server, client) if from_server else (client, server)
         assert sender.send(message) == data
         receiver.receive_data(data)
         assert receiver.next_event() == message
-        assert receiver.next_event() is NEED_DATA
-    server.receive_data(b"")
-    assert server.next_event() is CLOSED
+        assert receiver.next_event() is (CLOSED if name == "shutting-down" else NEED_DATA)
+
+
+def test_a_refusal_stands_in_place_of_the_hello() -> None:
+    client, data = Connection(Role.CLIENT), printed_examples()[REFUSED]
+    assert Connection(Role.SERVER).send(EXAMPLES[REFUSED]) == data
+    client.receive_data(data)
+    assert client.next_event() == EXAMPLES[REFUSED]
+    assert client.next_event() is CLOSED
+
+
+def test_the_examples_agree_on_the_job() -> None:
+    """Its pieces follow each other, what was dropped is what its record says, and its tail begins there."""
+    pieces = [each for each in EXAMPLES.values() if isinstance(each, Output | Gap) and each.id == 5]
+    at = 0
+    for piece in pieces:
+        assert piece.offset == at
+        at += piece.size if isinstance(piece, Gap) else len(piece.data)
+    assert at == JOB.dropped
+    tail, begins = EXAMPLES["tail"], EXAMPLES["tail-begins"]
+    assert isinstance(tail, Request)
+    assert isinstance(begins, Output)
+    assert begins.offset == JOB.output - tail.params["tail_bytes"]
+    output, stalled = EXAMPLES["tail-output"], EXAMPLES["stalled"]
+    assert isinstance(output, Output)
+    assert isinstance(stalled, Failure)
+    assert len(output.data) == tail.credit
+    assert stalled.offset == output.offset + len(output.data)
+
+
+def http(name: str) -> bytes:
+    """The bytes of an example of HTTP."""
+    found = re.search(rf"^```http {name}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1].replace("\n", "\r\n").encode()
+
+
+async def answer_to(request: bytes) -> bytes:
+    """What a server answers to a request for an upgrade."""
+    client, server = trio.testing.memory_stream_pair()
+    await client.send_all(request)
+    await ServerWebSocket(server).upgrade()
+    await server.aclose()
+    return b"".join([data async for data in client])
+
+
+async def test_the_upgrade_is_exact() -> None:
+    assert await answer_to(http("upgrade")) == http("upgraded")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("GET", "POST"),
+        ("Upgrade: websocket\r\n", ""),
+        ("worker.v1.msgpack", "worker.v9.msgpack"),
+        ("Version: 13", "Version: 12"),
+        ("GET / ", "GET /jobs "),
+        ("Host: builder.example:8443", "Host: builder.example:8443\r\nOrigin: https://elsewhere.example"),
+    ],
+)
+async def test_the_page_names_every_status(old: str, new: str) -> None:
+    answer = await answer_to(http("upgrade").replace(old.encode(), new.encode(), 1))
+    (row,) = [row for row in rows("Transports") if row[0] == "HTTP status"]
+    assert re.findall(r"\b\d{3}\b", row[1]) == ["400", "403", "404", "426"]
+    assert answer.split()[1].decode() in row[1]
+
+
+def test_the_alerts_are_numbered_as_tls_numbers_them() -> None:
+    text = " ".join(row[1] for row in rows("Transports") if row[0] == "TLS alert")
+    named = {name.upper(): int(number) for name, number in re.findall(r"`(\w+)` \((\d+)\)", text)}
+    later = {"CERTIFICATE_REQUIRED": 116, "NO_APPLICATION_PROTOCOL": 120}  # for which CPython has no name
+    known = {
+        each.name.removeprefix("ALERT_DESCRIPTION_"): each.value for each in ssl.AlertDescription
+    } | later
+    assert named == {name: known[name] for name in named}
+    told = set(refusals._SENTENCES) - {
+        "ACCESS_DENIED",
+        "WRONG_VERSION_NUMBER",
+    }  # of servers that are not ours
+    assert told == set(named)
 
 
 def test_the_reply_holds_the_record() -> None:
@@ -199,10 +241,20 @@ def test_the_values_are_listed() -> None:
         frames.MAX_FRAME_BYTES + frames.HEADER_BYTES,
         flow.MAX_CREDIT,
         flow.DEFAULT_WINDOW,
+        DEFAULTS.max_requests_per_identity,
+        DEFAULTS.max_connections,
+        DEFAULTS.max_connections_per_identity,
+        DEFAULTS.max_jobs,
+        int(MAX_SECONDS),
     ],
 )
 def test_the_numbers_are_the_codes_own(number: int) -> None:
     assert f"{number:,}" in PAGE
-    assert f"nest at most {MAX_DEPTH} deep" in PAGE
-    assert f"at most {FROM_STARTER.containers} arrays and maps" in PAGE
-    assert f"at most {FROM_LOOKER.items}, and all have" in PAGE
+
+
+def test_the_caps_are_the_codes_own() -> None:
+    text = PAGE.split("\n## Limits\n")[1]
+    assert f"the payload's own map included | {MAX_DEPTH} |" in text
+    assert f"from a User {FROM_LOOKER.items} |" in text
+    assert f"{FROM_STARTER.total:,} in at most {FROM_STARTER.containers} arrays and maps" in text
+    assert f"from a User {FROM_LOOKER.total:,} |" in text
