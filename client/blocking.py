@@ -39,9 +39,10 @@ def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAUL
             then is finished.
 
     Raises:
-        ClientError: there is no server, or TLS failed; see client.errors.
-        ContextError: the certificates cannot be used.
+        WorkerServiceError: base of the errors below; see client.errors.
+        ClientError: the address is none, there is no server, TLS failed, or our certificates cannot be used.
         RequestError: the server refuses this identity.
+        RemoteProtocolError: it is no server of ours.
     """
     endpoint = Endpoint.parse(server)
     dial = partial(transport.connect, endpoint, certs, identity)
@@ -51,9 +52,12 @@ def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAUL
 class Client:
     """A connection to a server; `connect` makes one. Close it, or use it in a ``with``.
 
-    Every method may raise RequestError (the server refused), CutError (the connection ended; what
-    became of the request is unknown) and RemoteProtocolError (the server makes no sense). After a cut,
-    streams go on where they were, and what asks without changing anything is asked again; `start` is not.
+    What every method raises is a WorkerServiceError (see client.errors): RequestError (the server refused),
+    CutError (the connection ended; what became of the request is unknown) or another ClientError (there is
+    no way back to the server), and ProtocolError (the server makes no sense, or the request is too large).
+
+    After a cut, streams go on where they were, and what asks without changing anything is asked again;
+    `start` is not.
 
     Args:
         link: the transport; closed with the client.

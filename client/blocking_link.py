@@ -210,9 +210,8 @@ class Link:
             cut: what ended it.
 
         Raises:
-            ClientError: there is no way back, or none was found in time.
+            ClientError: there is no way back, none was found in time, or our certificates are unusable now.
             RequestError: the server refuses us now.
-            ContextError: the certificates cannot be used any more.
         """
         if self.exchange is not old:
             return

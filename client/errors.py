@@ -1,12 +1,56 @@
-"""Owns what a client's caller may have to handle, beside wire.errors.RequestError for refused requests."""
+"""Owns what a client's caller may have to handle: one tree of errors, importable from here as a whole.
+
+    WorkerServiceError                  everything below
+    ├── ClientError                     the server could not be reached or talked to
+    │   ├── AddressError                its address is not one
+    │   ├── CertificatesError           our certificates are missing or unusable (a ContextError)
+    │   ├── ConnectError                nobody answers there
+    │   ├── TlsError                    TLS was refused, by the server or by us
+    │   └── CutError                    the connection ended before the answer was complete
+    ├── RequestError                    the server refused: `code` says why, for programs
+    └── ProtocolError                   the two ends disagree about the protocol
+        ├── RemoteProtocolError         the server makes no sense
+        └── LocalProtocolError          a request cannot be said in it: it is too large
+
+All of them can be pickled. An argument of a wrong type or form is Python's own TypeError or ValueError.
+"""
+
+from certs.errors import ContextError
+from wire.errors import (
+    ErrorCode,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    RequestError,
+    WorkerServiceError,
+)
+
+__all__ = [
+    "AddressError",
+    "CertificatesError",
+    "ClientError",
+    "ConnectError",
+    "CutError",
+    "ErrorCode",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RequestError",
+    "TlsError",
+    "WorkerServiceError",
+]
 
 
-class ClientError(Exception):
-    """Base: the server could not be reached or talked to; the message is one sentence for people."""
+class ClientError(WorkerServiceError):
+    """The server could not be reached or talked to; the message is one sentence for people."""
 
 
 class AddressError(ClientError):
     """The server's address is not one."""
+
+
+class CertificatesError(ClientError, ContextError):
+    """Our certificates are missing, or cannot be used."""
 
 
 class ConnectError(ClientError):

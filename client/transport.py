@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
+from certs.errors import ContextError
 from certs.refusals import refusal
 
 from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
-from .errors import ConnectError, CutError, TlsError
+from .errors import CertificatesError, ConnectError, CutError, TlsError
 
 if TYPE_CHECKING:
     from wsproto.events import Event
@@ -34,10 +35,10 @@ def connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
     """Open a transport to a server.
 
     Raises:
-        ContextError: our certificates cannot be used.
+        CertificatesError: ours cannot be used.
         ConnectError, TlsError: there is no way to the server.
     """
-    context = client_context(certs, identity, alpn=ALPN_HTTP if endpoint.websocket else ALPN_NATIVE)
+    context = tls_context(endpoint, certs, identity)
     try:
         tcp = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
     except OSError as error:
@@ -195,6 +196,18 @@ class WebSocketTransport:
             return list(self._websocket.events())
         except RemoteProtocolError as error:
             raise ConnectError(f"{self._endpoint} does not answer as a WebSocket: check --server.") from error
+
+
+def tls_context(endpoint: Endpoint, certs: Path, identity: str) -> ssl.SSLContext:
+    """Our side of TLS.
+
+    Raises:
+        CertificatesError: they cannot be used.
+    """
+    try:
+        return client_context(certs, identity, alpn=ALPN_HTTP if endpoint.websocket else ALPN_NATIVE)
+    except ContextError as error:
+        raise CertificatesError(*error.args) from error.__cause__
 
 
 def unreachable(endpoint: Endpoint, error: OSError) -> str:

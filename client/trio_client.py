@@ -47,8 +47,8 @@ async def open_client(
             then is finished.
 
     Raises:
-        ClientError: there is no server, or TLS failed; see client.errors.
-        ContextError: the certificates cannot be used.
+        WorkerServiceError: base of the errors below; see client.errors.
+        ClientError: the address is none, there is no server, TLS failed, or our certificates cannot be used.
         RequestError: the server refuses this identity.
         RemoteProtocolError: it is no server of ours.
     """
@@ -83,11 +83,13 @@ async def client_over(
 class Client:
     """A connection to a server; `open_client` makes one. Any task may call it at any time.
 
-    Every method may raise RequestError (the server refused), CutError (the connection ended; what
-    became of the request is unknown) and RemoteProtocolError (the server makes no sense). A cancelled
-    call is cancelled at the server too, as far as it has not happened yet. Beyond `hello.max_requests`
-    at once, open streams included, calls wait for their turn. After a cut, streams go on where they were,
-    and what asks without changing anything is asked again; `start` is not.
+    What every method raises is a WorkerServiceError (see client.errors): RequestError (the server refused),
+    CutError (the connection ended; what became of the request is unknown) or another ClientError (there is
+    no way back to the server), and ProtocolError (the server makes no sense, or the request is too large).
+
+    A cancelled call is cancelled at the server too, as far as it has not happened yet. Beyond
+    `hello.max_requests` at once, open streams included, calls wait for their turn. After a cut, streams go
+    on where they were, and what asks without changing anything is asked again; `start` is not.
     """
 
     def __init__(self, link: Link) -> None:

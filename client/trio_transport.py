@@ -9,12 +9,11 @@ from typing import Protocol
 import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
-from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from wire.trio_stream import MAX_MESSAGE_BYTES, RECEIVE_BYTES, ByteStream, WebSocketStream
 
 from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
 from .errors import ClientError, ConnectError, CutError, TlsError
-from .transport import CONNECT_SECONDS, tls_error, unreachable
+from .transport import CONNECT_SECONDS, tls_context, tls_error, unreachable
 
 
 class Transport(Protocol):
@@ -45,7 +44,7 @@ async def connect(nursery: trio.Nursery, endpoint: Endpoint, certs: Path, identi
         identity: the stem of these files.
 
     Raises:
-        ContextError: our certificates cannot be used.
+        CertificatesError: ours cannot be used.
         ConnectError, TlsError, CutError: there is no way to the server.
     """
     try:
@@ -57,7 +56,7 @@ async def connect(nursery: trio.Nursery, endpoint: Endpoint, certs: Path, identi
 
 
 async def _connect(nursery: trio.Nursery, endpoint: Endpoint, certs: Path, identity: str) -> Transport:
-    context = client_context(certs, identity, alpn=ALPN_HTTP if endpoint.websocket else ALPN_NATIVE)
+    context = tls_context(endpoint, certs, identity)
     tcp = await _connect_tcp(endpoint)
     try:
         tls = TlsStream(trio.SSLStream(tcp, context, server_hostname=endpoint.host), endpoint, identity)

@@ -1,6 +1,7 @@
 """Owns what can go wrong on the wire: the closed set of error codes and the exception tree."""
 
 import enum
+from typing import Any
 
 
 class ErrorCode(enum.StrEnum):
@@ -29,7 +30,11 @@ class ErrorCode(enum.StrEnum):
     INTERNAL = "internal"
 
 
-class WireError(Exception):
+class WorkerServiceError(Exception):
+    """Base of everything that the clients raise for what went wrong; `client.errors` has it too."""
+
+
+class WireError(WorkerServiceError):
     """Base of everything this package raises."""
 
 
@@ -59,6 +64,9 @@ class RequestError(WireError):
         self.code = code
         self.message = message
         self.offset = offset
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message), self.__dict__
 
     def __repr__(self) -> str:
         return f"RequestError({self.code.value!r}, {self.message!r})"

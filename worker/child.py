@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -22,6 +23,9 @@ class SpawnError(Exception):
         super().__init__(f"{step}: {os.strerror(errno) if errno else 'the spawner was lost'}")
         self.step = step
         self.errno = errno
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.errno), self.__dict__
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ go out at once when idle, and no cancelled request leaves half a frame on the wi
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import trio
 
@@ -16,6 +17,9 @@ class StalledError(trio.BrokenResourceError):
 
     def __init__(self) -> None:
         super().__init__("the client took nothing for too long")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (), self.__dict__
 
 
 class Outbox:

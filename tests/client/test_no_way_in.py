@@ -11,7 +11,14 @@ from certs.contexts import ALPN_HTTP, ALPN_NATIVE
 from certs.errors import ContextError
 from certs.roles import Role
 from client import blocking_link, transport, trio_exchange, trio_transport
-from client.errors import AddressError, ClientError, ConnectError, CutError, TlsError
+from client.errors import (
+    AddressError,
+    CertificatesError,
+    ConnectError,
+    CutError,
+    TlsError,
+    WorkerServiceError,
+)
 from tests.client.either import KINDS, SCHEMES, connected
 from tests.client.fake import HELLO
 from tests.client.tls_peer import old_client_context, old_peer_context, peer
@@ -45,7 +52,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def fail(kind: str, address: str, certs: Path) -> Exception:
     """Connect, which must fail; return how."""
-    with pytest.raises((ClientError, RequestError, RemoteProtocolError, ContextError)) as caught:
+    with pytest.raises(WorkerServiceError) as caught:
         async with connected(kind, address, certs):
             pytest.fail("it connected")
     return caught.value
@@ -84,7 +91,8 @@ async def test_an_address_that_is_none(kind: str, certs: Path) -> None:
 
 async def test_an_identity_without_files(kind: str, tmp_path: Path) -> None:
     error = await fail(kind, "127.0.0.1:1", tmp_path)
-    assert type(error) is ContextError
+    assert type(error) is CertificatesError
+    assert isinstance(error, ContextError)
 
 
 @every_scheme
@@ -125,10 +133,9 @@ async def test_a_certificate_without_one_role(
 async def test_a_client_of_tls_1_2(
     kind: str, scheme: str, server: Server, certs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (transport, trio_transport):
-        monkeypatch.setattr(
-            module, "client_context", lambda certs, identity, alpn: old_client_context(certs, identity)
-        )
+    monkeypatch.setattr(
+        transport, "client_context", lambda certs, identity, alpn: old_client_context(certs, identity)
+    )
     assert "TLS 1.3" in await refused(kind, scheme + server.address, certs, TlsError)
 
 
