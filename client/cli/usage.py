@@ -1,8 +1,8 @@
 """Owns the sentence for each way in which cyclopts finds a command line at fault."""
 
+from collections.abc import Iterable
 from typing import Literal, get_args, get_origin
 
-from cyclopts import App
 from cyclopts.exceptions import (
     CoercionError,
     CycloptsError,
@@ -13,6 +13,12 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from . import nearest
+from .words import CONNECTION
+
+#: The flags that stand before a command.
+_GLOBAL = (*CONNECTION, "--help", "--version")
+
 
 def sentence(error: CycloptsError) -> str:
     """Say in one sentence what is wrong with a command line."""
@@ -21,12 +27,14 @@ def sentence(error: CycloptsError) -> str:
     see = f"see `worker-service {chain} --help`" if chain else "see `worker-service --help`"
     match error:
         case UnknownCommandError(unused_tokens=[word, *_]) if word.startswith("-"):
-            return f"{at} has no flag {word}: {see}."
+            return no_flag(at, word, _GLOBAL, see)
         case UnknownCommandError(unused_tokens=[word, *_]):
-            return f"there is no command {word!r}: {_nearest(word, error.app) or see + '.'}"
-        case UnknownOptionError(token=token):
-            flag = (token.keyword or token.value).partition("=")[0]
-            return f"{at} has no flag {flag}: {see}."
+            names = [] if error.app is None else [name for name in error.app if not name.startswith("-")]
+            found = nearest.command(word, names, nearest.CERTS if chain else nearest.COMMANDS)
+            return f"there is no command {word!r}: {_offer(found, see)}"
+        case UnknownOptionError(token=token, argument_collection=arguments):
+            flags = [name for argument in arguments for name in argument.names]
+            return no_flag(at, token.keyword or token.value, flags, see)
         case UnusedCliTokensError(unused_tokens=[word, *_]):
             return f"{word!r} is one word too many for {at}: {see}."
         case MissingArgumentError(argument=argument, keyword=None) if chain.startswith("certs") and argument:
@@ -48,8 +56,11 @@ def sentence(error: CycloptsError) -> str:
             return f"{' '.join(str(error).split())} {see[0].upper()}{see[1:]}."
 
 
-def _nearest(word: str, app: App | None) -> str | None:
-    import difflib
+def no_flag(command: str, word: str, flags: Iterable[str], see: str) -> str:
+    """Say that a command has no such flag, and which one may be meant, or else what to see."""
+    flag = word.partition("=")[0]
+    return f"{command} has no flag {flag}: {_offer(nearest.flag(flag, flags), see)}"
 
-    found = difflib.get_close_matches(word, [] if app is None else list(app), 1)
-    return f"did you mean {found[0]}?" if found else None
+
+def _offer(found: str | None, see: str) -> str:
+    return f"did you mean {found}?" if found else f"{see}."

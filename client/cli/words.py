@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from . import nearest
 from .exits import UsageError
 
 CONNECTION = frozenset({"--server", "--certs", "--identity", "--patience"})
@@ -59,10 +60,7 @@ def settle(words: Sequence[str]) -> list[str]:
         elif program is not None and arguments is None and _is_arguments(word):
             arguments = _split(rest.pop(0))
         elif word.startswith("-") and word != "-":
-            raise UsageError(
-                f"{name} has no flag {flag}; a program's own flags come behind a --, as in: "
-                f"worker-service {name} -- ls {flag}."
-            )
+            raise UsageError(_no_flag(name, flag, program, dashes="--" in rest))
         elif program is None:
             break
         else:
@@ -73,6 +71,18 @@ def settle(words: Sequence[str]) -> list[str]:
         rest.pop(0)
     command = rest if program is None else [program, *(arguments or []), *rest]
     return [*flags, "--", *command] if command else flags
+
+
+def _no_flag(name: str, flag: str, program: str | None, *, dashes: bool) -> str:
+    """Say that `start` or `run` has no such flag: it is a slip, or is meant for the job's program."""
+    if found := nearest.flag(flag, VALUED | ALONE):
+        return f"{name} has no flag {flag}: did you mean {found}?"
+    if dashes:
+        return f"{name} has no flag {flag}: see `worker-service {name} --help`."
+    return (
+        f"{name} has no flag {flag}; a program's own flags come behind a --, as in: "
+        f"worker-service {name} -- {program or 'ls'} {flag}."
+    )
 
 
 def _valued(rest: list[str]) -> str:

@@ -81,9 +81,23 @@ MISUSES: list[tuple[list[str], str]] = [
     (["run", "--", ""], NO_COMMAND.format("run")),
     (
         ["start", "--nope", "--", "true"],
+        f"start has no flag --nope: {SEE.format('start')}",
+    ),
+    (
+        ["start", "--nope", "true"],
         "start has no flag --nope; a program's own flags come behind a --, as in: "
         "worker-service start -- ls --nope.",
     ),
+    (
+        ["run", "--memory-limt", "5G", "--", "true"],
+        "run has no flag --memory-limt: did you mean --memory-limit?",
+    ),
+    (["--srever", "a:1", "list"], "worker-service has no flag --srever: did you mean --server?"),
+    (["list", "--jsno"], "list has no flag --jsno: did you mean --json?"),
+    (["top"], "there is no command 'top': did you mean stats?"),
+    (["status"], "there is no command 'status': did you mean query?"),
+    (["strat"], "there is no command 'strat': did you mean start?"),
+    (["certs", "isue"], "there is no command 'isue': did you mean issue?"),
     (["start", "-command"], "-command needs a program, such as -command sort."),
     (["start", "--merge=1", "true"], "--merge takes no value."),
     (["start", "--merge", "--merge", "true"], "--merge may be given only once."),
@@ -138,7 +152,7 @@ MISUSES: list[tuple[list[str], str]] = [
         "'a:0' is no server address: a port is a number from 1 to 65535.",
     ),
     (["serve", "a"], f"'a' is one word too many for serve: {SEE.format('serve')}"),
-    (["serve", "--port", "1"], f"serve has no flag --port: {SEE.format('serve')}"),
+    (["serve", "--port", "1"], "serve has no flag --port: did you mean --listen?"),
     (["serve", "--listen", "a"], "--listen 'a' is not HOST:PORT, such as 127.0.0.1:8443."),
     (["serve", "--grace", "soon"], "--grace 'soon' is not a number."),
     (["serve", "--grace", "-1"], "--grace -1 must be a number of seconds from 0 to 86400."),

@@ -126,9 +126,9 @@ def test_the_flags_known_here_are_those_of_the_commands() -> None:
         ("start --merge=1 -- true", "--merge takes no value."),
         (
             "run --memory-limt 5G -- true",
-            "run has no flag --memory-limt; a program's own flags come behind a --, as in: "
-            "worker-service run -- ls --memory-limt.",
+            "run has no flag --memory-limt: did you mean --memory-limit?",
         ),
+        ("run --nope -- true", "run has no flag --nope: see `worker-service run --help`."),
         (
             "start -command ls --color",
             "start has no flag --color; a program's own flags come behind a --, as in: "
