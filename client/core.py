@@ -122,10 +122,10 @@ class Core:
                         self._outbox += self._connection.send(ClientHello(FEATURES))
                 case Reply(id, result):
                     yield Answer(id, result)
-                case Failure(0, code, message):
-                    raise RequestError(code, message)
-                case Failure(id, code, message, offset):
-                    yield Answer(id, RequestError(code, message, offset))
+                case Failure(0):
+                    raise event.error()
+                case Failure(id):
+                    yield Answer(id, event.error())
                 case Output() | Gap():
                     yield event
                 case Ping(nonce):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from wire.errors import RequestError, WireError
+from wire.errors import WireError
 from wire.messages import Hello, Output
 
 from .core import PING_SECONDS, Answer, Core, Params, Piece, result_of
@@ -30,8 +30,6 @@ E = TypeVar("E", bound=Exception)
 
 def renewed(error: E) -> E:
     """The same error for another caller, whose traceback is to be its own."""
-    if isinstance(error, RequestError):
-        return type(error)(error.code, error.message, error.offset)
     return copy.copy(error)
 
 

@@ -2,6 +2,9 @@
 
 A record's annotations are its schema. They are compiled once a class into a tuple of decoders, so
 that what a peer sent is checked in one place, and inside this code base types can be trusted.
+
+Unknown fields of what a peer tells are ignored, so that it may tell more. Of what it asks they are refused:
+one that is ignored would be a limit that is not enforced.
 """
 
 import dataclasses
@@ -17,17 +20,31 @@ T = TypeVar("T")
 Decoder = Callable[[Any], Any]
 
 MAX_UINT = 2**63 - 1
-_SCHEMAS: dict[type, dict[str, tuple[Decoder, bool]]] = {}
+#: Metadata of a field that is not on the wire.
+NOT_SENT = types.MappingProxyType({"sent": False})
+#: By class, and whether unknown fields are refused in it.
+_SCHEMAS: dict[tuple[type, bool], dict[str, tuple[Decoder, bool]]] = {}
+#: How much of a field's name that a peer made up is repeated, in characters.
+_NAME_CHARACTERS = 60
 
 
 class InvalidValueError(ValueError):
-    """A value does not fit its record; the message names field and reason, and is fit for people."""
+    """A value does not fit its record; the message names field and reason, and is fit for people.
+
+    Args:
+        message: with the field.
+        field: its name, with those of the records around it: ``limits.cpu``.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def to_map(record: object) -> dict[str, Any]:
     """Turn a record into plain data for msgpack; fields that are None are left out."""
     plain: dict[str, Any] = {}
-    for name in _schema(type(record)):
+    for name in _schema(type(record), strict=False):
         value = getattr(record, name)
         if value is not None:
             plain[name] = _to_plain(value)
@@ -44,51 +61,69 @@ def _to_plain(value: Any) -> Any:
     return value
 
 
-def from_map(cls: type[T], plain: Mapping[str, Any]) -> T:
-    """Build a record from a map; unknown keys are ignored.
+def from_map(cls: type[T], plain: Mapping[str, Any], *, strict: bool = False) -> T:
+    """Build a record from a map.
+
+    Args:
+        cls: the record's class.
+        plain: the map.
+        strict: refuse unknown fields, here and in the records within, rather than ignore them.
 
     Raises:
-        InvalidValueError: a field is missing or does not fit.
+        InvalidValueError: a field is missing, unknown or does not fit.
     """
+    schema = _schema(cls, strict=strict)
+    if strict and (unknown := unknown_field(cls, plain)) is not None:
+        raise InvalidValueError(f"there is no field {unknown!r}", unknown)
     values: dict[str, Any] = {}
-    for name, (decode, required) in _schema(cls).items():
+    for name, (decode, required) in schema.items():
         value = plain.get(name)
         if value is None:
             if required:
-                raise InvalidValueError(f"{name} is missing")
+                raise InvalidValueError(f"{name} is missing", name)
             continue
         try:
             values[name] = decode(value)
         except InvalidValueError as error:
-            raise InvalidValueError(f"{name}: {error}") from None
+            within = f".{error.field}" if error.field else ""
+            raise InvalidValueError(f"{name}: {error}", name + within) from None
     return cls(**values)
 
 
-def _schema(cls: type) -> dict[str, tuple[Decoder, bool]]:
-    if cls in _SCHEMAS:
-        return _SCHEMAS[cls]
+def unknown_field(cls: type, plain: Mapping[str, Any]) -> str | None:
+    """The beginning of the name of a field that a map has and the record has not; None if there is none."""
+    known = _schema(cls, strict=False)
+    found = (name for name, value in plain.items() if value is not None and name not in known)
+    return next((name[:_NAME_CHARACTERS] for name in found), None)
+
+
+def _schema(cls: type, *, strict: bool) -> dict[str, tuple[Decoder, bool]]:
+    if (cls, strict) in _SCHEMAS:
+        return _SCHEMAS[cls, strict]
     hints = typing.get_type_hints(cls)
     schema = {}
     for field in dataclasses.fields(cls):
+        if field.metadata == NOT_SENT:
+            continue
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        schema[field.name] = (_decoder(hints[field.name]), required)
-    _SCHEMAS[cls] = schema
+        schema[field.name] = (_decoder(hints[field.name], strict), required)
+    _SCHEMAS[cls, strict] = schema
     return schema
 
 
-def _decoder(hint: Any) -> Decoder:
+def _decoder(hint: Any, strict: bool) -> Decoder:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        return _decoder(next(arg for arg in args if arg is not type(None)))
+        return _decoder(next(arg for arg in args if arg is not type(None)), strict)
     if origin is tuple:
-        return functools.partial(_tuple, _decoder(args[0]))
+        return functools.partial(_tuple, _decoder(args[0], strict))
     if origin is dict:
-        return functools.partial(_dict, _decoder(args[0]), _decoder(args[1]))
+        return functools.partial(_dict, _decoder(args[0], strict), _decoder(args[1], strict))
     if hint in _SCALARS:
         return _SCALARS[hint]
     if issubclass(hint, enum.Enum):
         return functools.partial(_enum, hint)
-    return functools.partial(_record, hint)
+    return functools.partial(_record, hint, strict)
 
 
 def _uint(value: Any) -> int:
@@ -149,8 +184,8 @@ def _enum(cls: type[enum.Enum], value: Any) -> enum.Enum:
         raise InvalidValueError(f"must be one of {known}") from None
 
 
-def _record(cls: type, value: Any) -> Any:
-    return from_map(cls, _plain_dict(value))
+def _record(cls: type, strict: bool, value: Any) -> Any:
+    return from_map(cls, _plain_dict(value), strict=strict)
 
 
 _SCALARS: dict[Any, Decoder] = {

@@ -1,7 +1,7 @@
 """Owns what can go wrong on the wire: the closed set of error codes and the exception tree."""
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 
 class ErrorCode(enum.StrEnum):
@@ -28,6 +28,10 @@ class ErrorCode(enum.StrEnum):
     SHUTTING_DOWN = "shutting_down"
     PROTOCOL = "protocol"
     INTERNAL = "internal"
+
+
+#: What a server suggests, in seconds, to a client that it has no room for, if it knows no better.
+RETRY_SECONDS: Final = {ErrorCode.BUSY: 1.0, ErrorCode.AUDIT_UNAVAILABLE: 1.0}
 
 
 class WorkerServiceError(Exception):
@@ -57,13 +61,28 @@ class RequestError(WireError):
         code: what kind of failure, for programs.
         message: one sentence for people that says what to do next.
         offset: where a stream that was given up goes on.
+        field: the parameter that does not fit, with the records around it: ``limits.cpu``.
+        limit: the limit that cannot be enforced, by its name in the record of limits.
+        retry_after: seconds after which the same request may succeed.
     """
 
-    def __init__(self, code: ErrorCode, message: str, offset: int | None = None) -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        offset: int | None = None,
+        *,
+        field: str | None = None,
+        limit: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.offset = offset
+        self.field = field
+        self.limit = limit
+        self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.code, self.message), self.__dict__

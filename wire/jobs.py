@@ -154,13 +154,14 @@ class StreamParams:
         """Whether the server alone knows at which byte it begins."""
         return not (self.tail_bytes is None and self.tail_lines is None and self.since is None)
 
-    def problem(self) -> str | None:
-        """What makes no sense of it, in words for people; None if all does."""
-        starts = [bool(self.offset), *(x is not None for x in (self.tail_bytes, self.tail_lines, self.since))]
-        if sum(starts) > 1:
-            return "only one of offset, tail_bytes, tail_lines and since may be given"
+    def problem(self) -> tuple[str, str] | None:
+        """A field that makes no sense, and why, in words for people; None if all do."""
+        starts = {"tail_bytes": self.tail_bytes, "tail_lines": self.tail_lines, "since": self.since}
+        given = ["offset"] * bool(self.offset) + [name for name, value in starts.items() if value is not None]
+        if len(given) > 1:
+            return given[1], "only one of offset, tail_bytes, tail_lines and since may be given"
         if self.stream not in (None, STDOUT, STDERR):
-            return f"stream must be {STDOUT} (stdout) or {STDERR} (stderr)"
+            return "stream", f"stream must be {STDOUT} (stdout) or {STDERR} (stderr)"
         return None
 
 

@@ -18,7 +18,16 @@ _NUMBER: Final = re.compile(r"(-?\d+(?:\.\d+)?)([A-Za-z%]*)", re.ASCII)
 
 
 class LimitError(ValueError):
-    """A limit's text or value makes no sense; the message is one sentence for people."""
+    """A limit's text or value makes no sense; the message is one sentence for people.
+
+    Args:
+        message: the sentence.
+        limit: the field of Limits that is at fault, if it is a value.
+    """
+
+    def __init__(self, message: str, limit: str | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,11 @@ class Limits:
             least = _LEAST.get(name, 1)
             if name in _WEIGHTS:
                 if not MIN_WEIGHT <= value <= MAX_WEIGHT:
-                    raise LimitError(f"the {name} must be from {MIN_WEIGHT} to {MAX_WEIGHT}, not {value}.")
+                    raise LimitError(
+                        f"the {name} must be from {MIN_WEIGHT} to {MAX_WEIGHT}, not {value}.", name
+                    )
             elif not least <= value <= MAX_VALUE:
-                raise LimitError(f"the {name} limit must be from {least} to 2^63 - 1, not {value}.")
+                raise LimitError(f"the {name} limit must be from {least} to 2^63 - 1, not {value}.", name)
 
 
 #: A CPU limit below 1 % of a CPU asks for a quota shorter than the kernel's least, 1 ms in 100 ms;

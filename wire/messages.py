@@ -2,11 +2,11 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self, TypeAlias
 
 from . import codec
-from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from .errors import RETRY_SECONDS, ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
 from .frames import frame_of
 from .payload import FROM_SERVER, Caps, pack, unpack
 
@@ -55,13 +55,17 @@ class ClientHello:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Client asks for ``method``; ``credit`` is how many bytes of output may come back at first."""
+    """Client asks for ``method``; ``credit`` is how many bytes of output may come back at first.
+
+    ``unknown`` names a field of the message that there is none of, for which the request is to be refused.
+    """
 
     TYPE: ClassVar[str] = "request"
     id: int
     method: str
     params: dict = field(default_factory=dict)  # type: ignore[type-arg]  # the codec reads this hint
     credit: int = 0
+    unknown: str | None = field(default=None, metadata=codec.NOT_SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Reply:
 class Failure:
     """The final message of a request that failed; with id 0, of the whole connection.
 
-    ``offset`` is where a stream that was given up goes on.
+    Its optional fields are those of a RequestError.
     """
 
     TYPE: ClassVar[str] = "error"
@@ -85,6 +89,26 @@ class Failure:
     code: ErrorCode
     message: str
     offset: int | None = None
+    field: str | None = None
+    limit: str | None = None
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, request_id: int, error: RequestError) -> Self:
+        """The message that tells an error."""
+        retry_after = RETRY_SECONDS.get(error.code) if error.retry_after is None else error.retry_after
+        return cls(request_id, error.code, error.message, error.offset, error.field, error.limit, retry_after)
+
+    def error(self) -> RequestError:
+        """The error that the message tells."""
+        return RequestError(
+            self.code,
+            self.message,
+            self.offset,
+            field=self.field,
+            limit=self.limit,
+            retry_after=self.retry_after,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +253,7 @@ def _build(cls: type[Message], plain: dict[str, Any]) -> Message:
     message: Message = codec.from_map(cls, plain)
     if isinstance(message, Output) and message.stream not in (STDOUT, STDERR):
         raise codec.InvalidValueError(f"stream: must be {STDOUT} or {STDERR}")
+    if isinstance(message, Request):
+        fields = {name: value for name, value in plain.items() if name != "type"}
+        return replace(message, unknown=codec.unknown_field(Request, fields))
     return message

@@ -11,10 +11,7 @@ from cyclopts import Parameter, Token
 
 from wire.frames import MAX_FRAME_BYTES
 from wire.limits import LimitError, parse_bytes
-from wire.payload import MAX_DEPTH
 
-#: The deepest that any request of ours nests: message, params, a record in them, its arrays.
-LEAST_DEPTH: Final = 4
 #: The largest frame that a client may send who starts no jobs: no other request is large, in bytes.
 SMALL_FRAME_BYTES: Final = 64 * 1024
 #: Of this many connections, Users leave one to Admins.
@@ -59,8 +56,6 @@ class Bounds:
         How much a job's arguments, environment and directory may weigh together: 3145728, 3M.
     max_frame:
         The largest frame that a client may send; one whose role starts no jobs may send 64K at most.
-    max_nesting:
-        How deeply arrays and maps may nest in one frame.
     """
 
     max_connections: int = 1024
@@ -73,7 +68,6 @@ class Bounds:
     max_jobs: int = 1000
     max_argument_bytes: Size = 3 * 1024 * 1024
     max_frame: Size = MAX_FRAME_BYTES
-    max_nesting: int = MAX_DEPTH
 
     def check(self) -> None:
         """Raise LimitError, with a sentence for the operator, if a bound makes no sense."""
@@ -96,5 +90,4 @@ _RANGES: dict[str, tuple[int, int]] = {
     "handshake_timeout": (1, 3600),
     "max_argument_bytes": (1024, MAX_FRAME_BYTES),
     "max_frame": (4096, MAX_FRAME_BYTES),
-    "max_nesting": (LEAST_DEPTH, MAX_DEPTH),
 }

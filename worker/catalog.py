@@ -52,7 +52,8 @@ class Catalog:
         """
         cursor = "0" if cursor is None else cursor
         if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-            raise RequestError(ErrorCode.BAD_REQUEST, f"list: {cursor!r:.60} is no `next` of a page.")
+            reason = f"list: {cursor!r:.60} is no `next` of a page."
+            raise RequestError(ErrorCode.BAD_REQUEST, reason, field="after")
         begin = bisect_right(self._order, int(cursor), key=_NUMBER)
         return map(self._order.__getitem__, range(begin, len(self._order)))
 

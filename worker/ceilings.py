@@ -37,7 +37,16 @@ _NO_SWAP = "the memory controller does not count swap here; boot with swapaccoun
 
 
 class LimitRefusedError(Exception):
-    """A limit cannot be enforced here; the message names controller and remedy."""
+    """A limit cannot be enforced here; the message names controller and remedy.
+
+    Args:
+        message: one sentence for people.
+        limit: a field's name of `wire.limits.Limits`.
+    """
+
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 def check_enforceable(hierarchies: Hierarchies, limits: Limits) -> None:
@@ -49,7 +58,7 @@ def check_enforceable(hierarchies: Hierarchies, limits: Limits) -> None:
     for name in limits.named():
         reason = why_not(hierarchies, name)
         if reason:
-            raise LimitRefusedError(f"The {name} limit cannot be enforced on this host: {reason}.")
+            raise LimitRefusedError(f"The {name} limit cannot be enforced on this host: {reason}.", name)
 
 
 def why_not(hierarchies: Hierarchies, limit: str) -> str | None:
@@ -135,7 +144,7 @@ def apply(hierarchies: Hierarchies, name: str, limits: Limits) -> None:
                 if limit == "cpu" and error.errno == errno.EINVAL and controller.version == 1:
                     above = controller.base.parent
                     reason += f"; {above}, or a cgroup above it, has a lower quota: ask for less"
-                raise LimitRefusedError(f"{reason}.") from error
+                raise LimitRefusedError(f"{reason}.", limit) from error
 
 
 def settings(limit: str, value: int, version: int, path: Path, disks: list[Disk]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from .child import ProcessSpec, SpawnError
 def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSError) -> RequestError:
     """Say why a job could not be started."""
     if isinstance(error, LimitRefusedError):
-        return RequestError(ErrorCode.LIMIT_REFUSED, str(error))
+        return RequestError(ErrorCode.LIMIT_REFUSED, str(error), limit=error.limit)
     if isinstance(error, OSError):
         return RequestError(ErrorCode.START_FAILED, f"The server could not set the job up: {error.strerror}.")
     program, reason = (
@@ -57,7 +57,9 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
                 f"{program!r:.200} is not a program that Linux can run; a script needs a #! line.",
             )
         case "exec", errno.E2BIG:
-            return RequestError(ErrorCode.BAD_REQUEST, "The arguments and the environment are too large.")
+            return RequestError(
+                ErrorCode.BAD_REQUEST, "The arguments and the environment are too large.", field="argv"
+            )
         case _:
             return RequestError(
                 ErrorCode.START_FAILED, f"The job could not be started ({error.step}: {reason})."

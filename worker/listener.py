@@ -163,18 +163,18 @@ class _Entry:
             door.gate.admit(self._visit, identity)
         except RoleError as error:
             self._fate.denied(trail.about(identity=error.name, serial=error.serial), str(error))
-            await _refuse(stream, ErrorCode.DENIED, _sentence(error))
+            await _refuse(stream, RequestError(ErrorCode.DENIED, _sentence(error)))
         except RequestError as error:
             self._fate.denied(trail, error.message)
-            await _refuse(stream, error.code, error.message)
+            await _refuse(stream, error)
         else:
             self._fate.told = True
             await self._serve(stream, identity, bearer)
 
 
-async def _refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
+async def _refuse(stream: ByteStream, error: RequestError) -> None:
     with trio.move_on_after(REFUSAL_DEADLINE):
-        await refuse(stream, code, message)
+        await refuse(stream, error)
         await stream.receive_some()
 
 

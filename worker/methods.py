@@ -45,6 +45,7 @@ from .tail import find_start
 
 #: A page of `list` holds about this much, in bytes: 5 ms of work, for which all others wait.
 PAGE_BYTES = 64 * 1024
+#: The longest timeout or grace, in seconds.
 MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -96,9 +97,12 @@ def prepare(role: Role, request: Request) -> Prepared:
     """
     found = authorise(role, request.method)
     try:
-        params: object = codec.from_map(found.params, request.params)
+        if request.unknown is not None:
+            raise codec.InvalidValueError(f"a request has no field {request.unknown!r}", request.unknown)
+        params: object = codec.from_map(found.params, request.params, strict=True)
     except codec.InvalidValueError as error:
-        raise RequestError(ErrorCode.BAD_REQUEST, f"{request.method}: {error}.") from None
+        reason = f"{request.method}: {error}."
+        raise RequestError(ErrorCode.BAD_REQUEST, reason, field=error.field or None) from None
     return partial(_run, found, params)
 
 
@@ -136,7 +140,7 @@ async def _start(call: Call, params: StartParams, claim: Claim) -> Job:
         if params.limits is not None:
             params.limits.check()
     except LimitError as error:
-        raise RequestError(ErrorCode.BAD_REQUEST, str(error)) from error
+        raise RequestError(ErrorCode.BAD_REQUEST, str(error), field=f"limits.{error.limit}") from error
     await call.trail.secure()
     owner, limits = call.identity.name, params.limits or None
     return await registry.start(
@@ -194,7 +198,8 @@ def _page(registry: Registry, cursor: str | None) -> ListReply:
 @method("stream", StreamParams, Role.ADMIN, Role.USER)
 async def stream(call: Call, params: StreamParams) -> Answer:
     if problem := params.problem():
-        raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {problem}.")
+        field, reason = problem
+        raise RequestError(ErrorCode.BAD_REQUEST, f"stream: {reason}.", field=field)
     job = await call.registry.find(params.id)
     log = job.output
     with ExitStack() as stack:
@@ -216,7 +221,9 @@ async def stream(call: Call, params: StreamParams) -> Answer:
                 await _send_next(call, reader, params.stream)
     if reader.offset > log.size:
         raise RequestError(
-            ErrorCode.BAD_REQUEST, f"The job has printed {log.size} bytes; {reader.offset} is beyond them."
+            ErrorCode.BAD_REQUEST,
+            f"The job has printed {log.size} bytes; {reader.offset} is beyond them.",
+            field="offset",
         )
     if params.follow:
         await job.ended.wait()
@@ -261,5 +268,6 @@ def _measure(job: Job) -> JobReply:
 
 def _seconds(name: str, value: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= MAX_SECONDS):
-        raise RequestError(ErrorCode.BAD_REQUEST, f"{name} must be a number of seconds, 0 or more.")
+        reason = f"{name} must be a number of seconds from 0 to {MAX_SECONDS:.0f}, which are ten years."
+        raise RequestError(ErrorCode.BAD_REQUEST, reason, field=name)
     return value

@@ -23,19 +23,21 @@ def process_spec(
     # In few steps, as there may be 65,000 words.
     words = b"".join((*params.argv, cwd, *environment, *environment.values()))
     names = params.env or {}
-    problem = None
+    problem: tuple[str, str] | None = None
     if not params.argv or not params.argv[0]:
-        problem = "argv must name a program"
+        problem = ("argv", "argv must name a program")
     elif b"\0" in words:
-        problem = "arguments, environment and directory may hold no NUL byte"
+        field = "argv" if b"\0" in b"".join(params.argv) else "cwd" if b"\0" in cwd else "env"
+        problem = (field, "arguments, environment and directory may hold no NUL byte")
     elif b"" in names or b"=" in b"".join(names):
-        problem = "the name of an environment variable may be neither empty nor hold '='"
+        problem = ("env", "the name of an environment variable may be neither empty nor hold '='")
     elif not cwd.startswith(b"/"):
-        problem = "cwd must be an absolute path"
+        problem = ("cwd", "cwd must be an absolute path")
     elif len(words) > most:
-        problem = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
-    if problem:
-        raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem}.")
+        reason = f"arguments and environment may weigh {most} bytes together (--max-argument-bytes)"
+        problem = ("argv", reason)
+    if problem is not None:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"start: {problem[1]}.", field=problem[0])
     return ProcessSpec(params.argv, environment, cwd, params.merge, user)
 
 

@@ -129,7 +129,7 @@ class Requests:
                 if told and error.code is ErrorCode.DENIED:
                     role = identity.role.value
                     self._log.warning("denied", identity=identity.name, role=role, method=request.method)
-            await self._session.send(Failure(request.id, error.code, error.message))
+            await self._session.send(Failure.of(request.id, error))
             return
         trail = self._trail.request(request)
         trail.allowed(request)
@@ -185,7 +185,7 @@ class Requests:
                 failure = None
             except RequestError as error:
                 call.trail.failed(error)
-                failure = Failure(call.id, error.code, error.message, error.offset)
+                failure = Failure.of(call.id, error)
             except trio.Cancelled:
                 call.trail.cancelled()
                 raise

@@ -11,14 +11,13 @@ connection and no other.
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import trio
 
 from certs.roles import Identity
 from wire.connection import Connection, Role, Signal, State
-from wire.errors import ErrorCode, RemoteProtocolError
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.features import FEATURES
 from wire.messages import (
     PROTOCOL_VERSION,
@@ -94,7 +93,7 @@ class Session:
         self._max_frame = frame_bytes(identity.role, bounds)
         self.stall = stall
         self._trail = trail
-        caps = replace(frame_caps(identity.role), depth=bounds.max_nesting)
+        caps = frame_caps(identity.role)
         self.connection = Connection(Role.SERVER, max_frame=self._max_frame, caps=caps)
         self.registry = registry
         self._stream = stream
@@ -253,10 +252,10 @@ def reason_of(error: BaseException) -> str:
     return str(error) or str(error.__cause__ or type(error).__name__)
 
 
-async def refuse(stream: ByteStream, code: ErrorCode, message: str) -> None:
+async def refuse(stream: ByteStream, error: RequestError) -> None:
     """Tell a client in place of the hello why it is not served.
 
     Raises:
         trio.BrokenResourceError: it has gone already.
     """
-    await stream.send_all(Connection(Role.SERVER).send(Failure(0, code, message)))
+    await stream.send_all(Connection(Role.SERVER).send(Failure.of(0, error)))

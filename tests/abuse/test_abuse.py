@@ -133,8 +133,8 @@ def test_an_admin_gets_in_where_users_have_taken_all_that_they_may(shared_certif
             assert list(admin.list()) == []
 
 
-def test_jobs_arguments_and_nesting(shared_certificates: Path) -> None:
-    flags = ("--max-jobs", "1", "--max-argument-bytes", "4K", "--max-frame", "8K", "--max-nesting", "4")
+def test_jobs_arguments_and_frames(shared_certificates: Path) -> None:
+    flags = ("--max-jobs", "1", "--max-argument-bytes", "4K", "--max-frame", "8K")
     with serve(shared_certificates, *flags) as server, server.connect() as client:
         assert client.hello.max_frame == 8192
         with pytest.raises(RequestError, match=r"may weigh 4096 bytes together"):

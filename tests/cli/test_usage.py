@@ -152,6 +152,7 @@ MISUSES: list[tuple[list[str], str]] = [
         "'a:0' is no server address: a port is a number from 1 to 65535.",
     ),
     (["serve", "a"], f"'a' is one word too many for serve: {SEE.format('serve')}"),
+    (["serve", "--max-nesting", "16"], "serve has no flag --max-nesting: did you mean --max-waiting?"),
     (["serve", "--port", "1"], "serve has no flag --port: did you mean --listen?"),
     (["serve", "--listen", "a"], "--listen 'a' is not HOST:PORT, such as 127.0.0.1:8443."),
     (["serve", "--grace", "soon"], "--grace 'soon' is not a number."),

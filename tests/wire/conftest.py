@@ -41,7 +41,11 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
 #: Fields that take less than their type does.
 NARROW: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     messages.Hello: {"version": st.just(messages.PROTOCOL_VERSION)},
-    messages.Request: {"id": st.integers(1, MAX_UINT), "credit": st.integers(0, MAX_CREDIT)},
+    messages.Request: {
+        "id": st.integers(1, MAX_UINT),
+        "credit": st.integers(0, MAX_CREDIT),
+        "unknown": st.none(),
+    },
     messages.Output: {
         "stream": st.sampled_from([messages.STDOUT, messages.STDERR]),
         "data": st.binary(max_size=300),

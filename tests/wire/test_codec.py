@@ -1,6 +1,8 @@
 """The codec: any record round-trips, and what does not fit is refused with its reason."""
 
+import copy
 import dataclasses
+import pickle
 import tracemalloc
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wire import codec, frames, jobs, messages
-from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
 from wire.limits import Limits
 from wire.payload import pack, unpack
 
@@ -48,6 +50,44 @@ def test_unknown_fields_are_ignored_at_every_level() -> None:
     assert messages.decode_message(payload) == messages.Ping(1)
     limited = {"argv": ["sort"], "limits": {"cpu": 500, "gpu": 1}}
     assert codec.from_map(jobs.StartParams, limited) == jobs.StartParams((b"sort",), limits=Limits(cpu=500))
+
+
+def test_unknown_fields_are_refused_where_that_is_asked_for() -> None:
+    plain = {"argv": ["sort"], "limits": {"cpu": 500, "gpu": 1}}
+    with pytest.raises(codec.InvalidValueError, match=r"^limits: there is no field 'gpu'$") as caught:
+        codec.from_map(jobs.StartParams, plain, strict=True)
+    assert caught.value.field == "limits.gpu"
+    with pytest.raises(codec.InvalidValueError, match=r"^there is no field 'ar'$") as caught:
+        codec.from_map(jobs.StartParams, {**plain, "ar": [1]}, strict=True)
+    assert caught.value.field == "ar"
+    known = {"argv": ["sort"], "limits": {"cpu": 500, "gpu": None}, "nothing": None}
+    assert codec.from_map(jobs.StartParams, known, strict=True).limits == Limits(cpu=500)
+
+
+def test_an_unknown_field_of_a_request_is_told_and_those_of_other_messages_are_ignored() -> None:
+    plain = {"type": "request", "id": 1, "method": "list", "parms": {}, "nothing": None}
+    assert messages.decode_message(packed(plain)) == messages.Request(1, "list", unknown="parms")
+    assert messages.decode_message(packed({**plain, "parms": None})) == messages.Request(1, "list")
+    later = {"amount": 5, "nonce": 7, "features": [], "id": 1, "colour": 1}
+    for cls in (messages.ClientHello, messages.Credit, messages.Cancel, messages.Ping, messages.Pong):
+        found = messages.decode_message(packed({"type": cls.TYPE, **later}), types=messages.CLIENT_TYPES)
+        assert isinstance(found, cls)
+
+
+def test_an_error_survives_the_wire_and_a_copy() -> None:
+    error = RequestError(ErrorCode.BAD_REQUEST, "No.", 5, field="limits.cpu", limit="cpu", retry_after=2.5)
+    told = messages.decode_message(messages.encode_message(messages.Failure.of(3, error)))
+    assert isinstance(told, messages.Failure)
+    for same in (told.error(), copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301  # our own
+        assert vars(same) == vars(error)
+        assert str(same) == "No."
+
+
+@pytest.mark.parametrize("code", [ErrorCode.BUSY, ErrorCode.AUDIT_UNAVAILABLE])
+def test_who_finds_no_room_is_told_when_to_come_again(code: ErrorCode) -> None:
+    assert messages.Failure.of(0, RequestError(code, "Later.")).retry_after == 1.0
+    assert messages.Failure.of(0, RequestError(code, "Later.", retry_after=7.0)).retry_after == 7.0
+    assert messages.Failure.of(0, RequestError(ErrorCode.INTERNAL, "Oh.")).retry_after is None
 
 
 def test_nil_is_the_same_as_absent() -> None:

@@ -24,8 +24,6 @@ def test_defaults_make_sense() -> None:
         (Bounds(max_jobs=0), "--max-jobs 0"),
         (Bounds(max_frame=1000), "--max-frame 1000"),
         (Bounds(max_frame=2**23), "--max-frame"),
-        (Bounds(max_nesting=3), "--max-nesting 3"),
-        (Bounds(max_nesting=17), "--max-nesting 17"),
         (Bounds(max_argument_bytes=0), "--max-argument-bytes 0"),
     ],
 )

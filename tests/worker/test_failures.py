@@ -32,7 +32,12 @@ PATH = ProcessSpec((b"./prog\xff",), {}, b"/dir", merge=False)
         (SPEC, SpawnError("setup", 0), ErrorCode.START_FAILED, "server's log"),
         (SPEC, SpawnError("lost", 0), ErrorCode.START_FAILED, "try again"),
         (SPEC, SpawnError("timeout", errno.ETIMEDOUT), ErrorCode.START_FAILED, "in time"),
-        (SPEC, LimitRefusedError("The pids limit ...: boot"), ErrorCode.LIMIT_REFUSED, "pids limit .*boot"),
+        (
+            SPEC,
+            LimitRefusedError("The pids limit ...: boot", "pids"),
+            ErrorCode.LIMIT_REFUSED,
+            "pids limit .*boot",
+        ),
         (SPEC, OSError(errno.EMFILE, "Too many open files"), ErrorCode.START_FAILED, "Too many open files"),
     ],
 )
@@ -43,7 +48,8 @@ def test_explain_start(
     assert found.code is code
     with pytest.raises(type(found), match=words):
         raise found
-    encode_message(Failure(1, found.code, found.message))
+    encode_message(Failure.of(1, found))
+    assert found.limit == ("pids" if code is ErrorCode.LIMIT_REFUSED else None)
 
 
 @pytest.mark.parametrize("step", ["exec", "cwd"])

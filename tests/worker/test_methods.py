@@ -23,7 +23,7 @@ from wire.limits import Limits
 from wire.messages import Reply, Request, encode_message
 from worker.audit import Audit, Trail
 from worker.bounds import Bounds
-from worker.methods import prepare
+from worker.methods import METHODS, prepare
 from worker.process_spec import DEFAULT_PATH, environment_of, process_spec
 from worker.users import own_name
 
@@ -62,25 +62,77 @@ def test_bad_parameters_are_named(name: str, params: dict[str, Any], field_name:
         prepare(Role.ADMIN, Request(1, name, params))
     assert caught.value.code is ErrorCode.BAD_REQUEST
     assert caught.value.message.startswith(f"{name}: {field_name}")
+    assert caught.value.field == field_name.replace(": ", ".")
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "sentence"),
+    ("name", "params", "field", "sentence"),
     [
-        ("start", {"argv": ["true"], "timeout": -1.0}, "timeout must be a number of seconds"),
-        ("start", {"argv": ["true"], "timeout": 1e10}, "timeout must be a number of seconds"),
-        ("start", {"argv": ["true"], "limits": {"memory": 5}}, "the memory limit must be from"),
-        ("start", {"argv": ["true"], "limits": {"pids": 0}}, "the pids limit must be from"),
-        ("start", {"argv": []}, "argv must name a program"),
-        ("start", {"argv": ["true"], "cwd": ""}, "cwd must be an absolute path"),
-        ("stop", {"id": "a", "grace": -0.5}, "grace must be a number of seconds"),
+        ("start", {"argv": ["true"], "limit": {}}, "limit", "start: there is no field 'limit'."),
+        (
+            "start",
+            {"argv": ["true"], "limits": {"gpu": 3}},
+            "limits.gpu",
+            "start: limits: there is no field 'gpu'.",
+        ),
+        ("stop", {"id": "a", "force": True}, "force", "stop: there is no field 'force'."),
+        ("query", {"id": "a", "x" * 99: {}}, "x" * 60, f"query: there is no field '{'x' * 60}'."),
+        ("wait", {"id": "a", "timeout": 5}, "timeout", "wait: there is no field 'timeout'."),
+        ("list", {"owner": "bob"}, "owner", "list: there is no field 'owner'."),
+        ("stream", {"id": "a", "tail": 5}, "tail", "stream: there is no field 'tail'."),
+        ("remove", {"id": "a", "force": False}, "force", "remove: there is no field 'force'."),
     ],
 )
-async def test_values_that_make_no_sense(name: str, params: dict[str, Any], sentence: str) -> None:
+def test_unknown_parameters_are_refused(name: str, params: dict[str, Any], field: str, sentence: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        prepare(Role.ADMIN, Request(1, name, params))
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert (caught.value.field, caught.value.message) == (field, sentence)
+
+
+def test_an_unknown_parameter_that_is_nil_is_absent() -> None:
+    prepare(Role.ADMIN, Request(1, "start", {"argv": ["true"], "gpu": None, "limits": {"gpu": None}}))
+
+
+def test_every_method_is_strict() -> None:
+    for name, found in METHODS.items():
+        with pytest.raises(RequestError) as caught:
+            prepare(Role.ADMIN, Request(1, name, {"colour": 1}))
+        assert caught.value.field == "colour", found
+
+
+def test_a_request_with_an_unknown_field_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"^list: a request has no field 'parms'.$") as caught:
+        prepare(Role.ADMIN, Request(1, "list", unknown="parms"))
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, "parms")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "field", "sentence"),
+    [
+        ("start", {"argv": ["true"], "timeout": -1.0}, "timeout", "timeout must be .* from 0 to 315360000,"),
+        ("start", {"argv": ["true"], "timeout": 1e18}, "timeout", "timeout must be .* from 0 to 315360000,"),
+        ("start", {"argv": ["true"], "limits": {"memory": 5}}, "limits.memory", "the memory limit must be"),
+        ("start", {"argv": ["true"], "limits": {"cpu_weight": 0}}, "limits.cpu_weight", "must be from 1 to"),
+        ("start", {"argv": []}, "argv", "argv must name a program"),
+        ("start", {"argv": ["true", "\0"]}, "argv", "may hold no NUL byte"),
+        ("start", {"argv": ["true"], "env": {"A": "\0"}}, "env", "may hold no NUL byte"),
+        ("start", {"argv": ["true"], "env": {"": "1"}}, "env", "may be neither empty"),
+        ("start", {"argv": ["true"], "cwd": ""}, "cwd", "cwd must be an absolute path"),
+        ("start", {"argv": ["true"], "cwd": "/\0"}, "cwd", "may hold no NUL byte"),
+        ("stop", {"id": "a", "grace": -0.5}, "grace", "grace must be a number of seconds"),
+        ("stream", {"id": "a", "stream": 3}, "stream", "stream must be 1"),
+        ("stream", {"id": "a", "offset": 1, "since": 1.0}, "since", "only one of offset"),
+        ("stream", {"id": "a", "tail_bytes": 0, "tail_lines": 0}, "tail_lines", "only one of offset"),
+    ],
+)
+async def test_values_that_make_no_sense(
+    name: str, params: dict[str, Any], field: str, sentence: str
+) -> None:
     registry = FakeRegistry(FakeJob("a"))
     with pytest.raises(RequestError, match=sentence) as caught:
         await answer(FakeCall(registry), name, **params)
-    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, field)
     assert not registry.started
     assert not registry.jobs["a"].stops
 

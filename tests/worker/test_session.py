@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 import trio
 import trio.testing
@@ -24,7 +25,7 @@ from tests.worker.common import CancelAt, KeptLog, Other
 from wire.connection import Connection, Role, Signal
 from wire.errors import ErrorCode, RequestError
 from wire.features import FEATURES
-from wire.frames import MAX_FRAME_BYTES
+from wire.frames import MAX_FRAME_BYTES, encode_frame
 from wire.jobs import JobReply, JobStatus, Status
 from wire.messages import (
     STDOUT,
@@ -455,21 +456,28 @@ async def test_too_many_requests_of_one_identity_are_told_so(log: KeptLog) -> No
     assert not counts
 
 
+def nested(depth: int) -> dict[str, object]:
+    """A map of this depth, itself included."""
+    return {"x": nested(depth - 1)} if depth > 1 else {}
+
+
 @pytest.mark.parametrize(
-    "params", [{"argv": [b"x" * 5000]}, {"x": [[[1]]]}], ids=["a frame too large", "nested too deep"]
+    "params", [{"argv": [b"x" * 5000]}, {"x": nested(15)}], ids=["a frame too large", "nested too deep"]
 )
 async def test_bounds_on_frames_hold_for_what_comes_in(log: KeptLog, params: dict[str, object]) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
-    bounds, peer = Bounds(max_frame=4096, max_nesting=4), Peer(client_end)
+    bounds, peer = Bounds(max_frame=4096), Peer(client_end)
     session = Session(server_end, BOB, cast("Registry", FakeRegistry()), log, "test/1", bounds=bounds)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             await peer.receive()
-            peer.connection._max_send = MAX_FRAME_BYTES  # it does not heed the hello
-            await peer.send(Request(1, "query", {"id": "a", "x": [[1]]}))
-            assert isinstance(await peer.receive_final(1), Reply)
-            await peer.send(Request(2, "query", params))
+            await peer.send(Request(1, "query", {"id": "a", "x": nested(14)}))
+            refused = await peer.receive_final(1)
+            assert isinstance(refused, Failure)
+            assert (refused.code, refused.field) == (ErrorCode.BAD_REQUEST, "x")
+            request = {"type": "request", "id": 2, "method": "query", "params": params}
+            await peer.stream.send_all(encode_frame(msgpack.packb(request)))  # not held to what it may send
             await peer.receive_end()
             last = peer.got[-1]
             assert isinstance(last, Failure)
@@ -642,7 +650,7 @@ async def test_a_broken_stream_is_a_cut_and_no_error(log: KeptLog) -> None:
 
 async def test_refuse_speaks_in_place_of_the_hello() -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
-    await refuse(server_end, ErrorCode.DENIED, "No role.")
+    await refuse(server_end, RequestError(ErrorCode.DENIED, "No role."))
     peer = Peer(client_end)
     assert await peer.receive() == Failure(0, ErrorCode.DENIED, "No role.")
 
@@ -701,12 +709,12 @@ async def test_a_client_that_stops_within_a_large_frame_gives_its_place_to_other
                 peers.append(Peer(client_end))
                 await peers[-1].receive()
             stopped, waiting = peers
-            frame = waiting.connection.send(Request(1, "query", {"id": "a", "env": "x" * 200_000}))
+            frame = waiting.connection.send(Request(1, "query", {"id": "x" * 200_000}))
             for size in (70_000, 140_000):
                 await stopped.stream.send_all(frame[size - 70_000 : size])
                 await trio.sleep(0.9)  # slow, but it goes on
             await waiting.stream.send_all(frame)
-            assert isinstance(await waiting.receive_final(1), Reply)
+            assert isinstance(await waiting.receive_final(1), Failure)  # there is no such job
             for peer in peers:
                 await peer.stream.aclose()
     assert [line["message"] for line in log.lines] == ["a connection was cut"]
@@ -714,11 +722,11 @@ async def test_a_client_that_stops_within_a_large_frame_gives_its_place_to_other
 
 async def test_nothing_is_kept_of_a_large_request_that_has_ended(log: KeptLog) -> None:
     async with serving(log) as world:
-        large = world.peer.connection.send(Request(1, "query", {"id": "a", "argv": ["x" * 2**20] * 3}))
+        large = world.peer.connection.send(Request(1, "query", {"id": "x" * 3 * 2**20}))
         tracemalloc.start()
         try:
             await world.peer.stream.send_all(large)
-            assert isinstance(await world.peer.receive_final(1), Reply)
+            assert isinstance(await world.peer.receive_final(1), Failure)
             await trio.testing.wait_all_tasks_blocked()
             assert tracemalloc.get_traced_memory()[0] < 2**20
         finally:
