@@ -15,17 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wire.errors import RemoteProtocolError
-from wire.jobs import JobParams, JobStatus, ListParams, StopParams, StreamParams
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
+from wire.jobs import JobParams, JobStatus, StopParams, StreamParams
 from wire.limits import Limits
 from wire.messages import Hello, Output
 
 from . import transport
+from .asked import AboutJob, Pages, result_after
 from .blocking_link import Link
-from .core import Answer, Piece, job_of, page_of, result_of, stalled, start_params
+from .core import Answer, Piece, job_of, refused, start_params
 from .endpoint import Endpoint
 from .errors import CutError
-from .resume import DEFAULT_PATIENCE, Place
+from .resume import DEFAULT_PATIENCE, Backoff, Place
 
 
 def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAULT_PATIENCE) -> "Client":
@@ -56,8 +57,9 @@ class Client:
     CutError (the connection ended; what became of the request is unknown) or another ClientError (there is
     no way back to the server), and ProtocolError (the server makes no sense, or the request is too large).
 
-    After a cut, streams go on where they were, and what asks without changing anything is asked again;
-    `start` is not.
+    After a cut, and after the server's end if it comes back, streams go on where they were, and what may be
+    asked again is; see `start` for what that means there. Of jobs that a restart of the server has ended, a
+    RequestError with the code `not_found` says so.
 
     Args:
         link: the transport; closed with the client.
@@ -115,8 +117,13 @@ class Client:
         merge: bool = False,
         seconds: float | None = None,
         user: str | None = None,
+        id: str | None = None,
     ) -> JobStatus:
         """Start a job and return once its program runs.
+
+        After a cut the same start is asked for again, and runs once. If the server was restarted meanwhile,
+        or there is no way back to it, an UncertainStartError says that the job may have run. A server that
+        does not announce the feature `start_id` is never asked again: a cut is a plain CutError then.
 
         Args:
             argv: the program and its arguments.
@@ -126,35 +133,33 @@ class Client:
             merge: one pipe for stdout and stderr, which keeps their exact order.
             seconds: stop the job after so long.
             user: the name of the server's user to run as; what its operator chose if None.
+            id: the job's id, such as ``str(uuid.uuid4())``; a new one if None. Whoever chooses it can find
+                the job, or ask for the same start again, however this call ends: by Ctrl-C, for example.
         """
-        params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user)
-        return job_of(self._link.call("start", params))
+        params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
+        return job_of(self._link.start(params, chosen=id is not None))
 
     def stop(self, job_id: str, *, grace: float | None = None) -> JobStatus:
         """Stop a job: TERM, ``grace`` seconds, KILL. Returns once nothing of it is left."""
-        return job_of(self._link.ask("stop", StopParams(job_id, grace)))
+        return job_of(self._link.ask(AboutJob("stop", StopParams(job_id, grace))))
 
     def query(self, job_id: str) -> JobStatus:
         """Return what is known of a job now."""
-        return job_of(self._link.ask("query", JobParams(job_id)))
+        return job_of(self._link.ask(AboutJob("query", JobParams(job_id))))
 
     def wait(self, job_id: str) -> JobStatus:
         """Wait for a job's end and return its final status."""
-        return job_of(self._link.ask("wait", JobParams(job_id)))
+        return job_of(self._link.ask(AboutJob("wait", JobParams(job_id))))
 
     def remove(self, job_id: str) -> JobStatus:
         """Make the server forget a job that has ended, and its output; return its last status."""
-        return job_of(self._link.ask("remove", JobParams(job_id)))
+        return job_of(self._link.ask(AboutJob("remove", JobParams(job_id))))
 
     def list(self) -> Iterator[JobStatus]:
-        """Give every job, oldest first."""
-        after: str | None = None
-        while True:
-            page = page_of(self._link.ask("list", ListParams(after)))
-            yield from page.jobs
-            after = page.next
-            if after is None:
-                return
+        """Give every job, oldest first. If the server is restarted meanwhile, its jobs of now follow."""
+        pages = Pages()
+        while not pages.last:
+            yield from pages.take(self._link.ask(pages)).jobs
 
     def stream(
         self,
@@ -192,6 +197,8 @@ class Stream:
     def __init__(self, link: Link, params: StreamParams) -> None:
         self._link = link
         self._place = Place(params)
+        self._asked = AboutJob("stream", params)
+        self._ending = Backoff(link.patience)
         self._taken: Output | None = None
         self._job: JobStatus | None = None
         self._over = False
@@ -202,7 +209,8 @@ class Stream:
     def _begin(self) -> None:
         self._fruitful = False
         self._taken = None
-        self._exchange, self._request_id = self._link.begin("stream", self._place.params())
+        self._asked.params = self._place.params()
+        self._exchange, self._request_id = self._link.begin(self._asked)
 
     @property
     def offset(self) -> int | None:
@@ -241,7 +249,7 @@ class Stream:
             self._taken = event if isinstance(event, Output) else None
             return event
         self._over = True
-        self._job = job_of(result_of(event))
+        self._job = job_of(result_after(event, restarted=self._link.restarted))
         raise StopIteration
 
     def _next(self) -> Answer | Piece:
@@ -252,7 +260,7 @@ class Stream:
         while True:
             try:
                 event = self._exchange.next(self._request_id)
-            except CutError as error:
+            except (CutError, RequestError) as error:
                 self._link.renew(self._exchange, error)
                 self._begin()
                 self.on_resume(self._place.offset)
@@ -262,7 +270,10 @@ class Stream:
                 if isinstance(event, Output) and not event.data:
                     continue  # it only says where the stream begins
                 return event
-            if not (stalled(event) and self._fruitful and self._link.patience):
+            stalled = refused(event, ErrorCode.STALLED) and self._fruitful and self._link.patience
+            if not stalled and not (
+                refused(event, ErrorCode.SHUTTING_DOWN) and self._link.outlast(self._ending)
+            ):
                 return event
             self._begin()
 
@@ -272,4 +283,4 @@ class Stream:
         except RemoteProtocolError:
             self._exchange.forget(self._request_id)
             raise
-        self._fruitful = True
+        self._fruitful = self._asked.begun = True

@@ -5,12 +5,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from wire.errors import RemoteProtocolError, RequestError, WireError
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError, WireError
+from wire.jobs import StartParams
 from wire.messages import Hello, Output
 
-from .core import PING_SECONDS, Answer, Core, Params, Piece, result_of
+from .asked import Asked, Start, result_after
+from .core import PING_SECONDS, Answer, Core, Params, Piece, refused
 from .errors import ClientError, CutError
-from .resume import Backoff, Life, may_pass
+from .resume import Backoff, Life, may_pass, was_cut
 from .transport import Transport
 
 
@@ -84,11 +86,11 @@ class Exchange:
             del self._events[request_id]
         return event
 
-    def answer(self, request_id: int) -> dict[str, Any]:
-        """Wait for the result of a request."""
+    def answer(self, request_id: int) -> Answer:
+        """Wait for a request's answer; what is raised has ended the connection."""
         while not isinstance(event := self.next(request_id), Answer):
             pass
-        return result_of(event)
+        return event
 
     def consumed(self, output: Output) -> None:
         """Let the server send more for what the caller has taken."""
@@ -176,33 +178,61 @@ class Link:
         self._dial = dial
         self._backoff = Backoff(patience)
         self._closed = False
+        #: Whether the server was restarted since the first connection.
+        self.restarted = False
 
     def close(self) -> None:
         """End it; what is under way fails."""
         self._closed = True
         self.exchange.close()
 
-    def begin(self, method: str, params: Params) -> tuple[Exchange, int]:
+    def begin(self, asked: Asked) -> tuple[Exchange, int]:
         """Send a request, over a new connection if the last one was found cut."""
-        if isinstance(self.exchange.error, CutError):
-            self.renew(self.exchange, self.exchange.error)
-        return self.exchange, self.exchange.begin(method, params)
+        if (error := self.exchange.error) is not None and was_cut(error):
+            self.renew(self.exchange, error)
+        exchange = self.exchange
+        request_id = exchange.begin(asked.method, asked.to(exchange.hello, exchange.features))
+        asked.sent(exchange.hello)
+        return exchange, request_id
 
-    def call(self, method: str, params: Params) -> dict[str, Any]:
-        """Send a request and wait for its result; a cut meanwhile is a CutError."""
-        exchange, request_id = self.begin(method, params)
-        return exchange.answer(request_id)
-
-    def ask(self, method: str, params: Params) -> dict[str, Any]:
-        """The same for what may be asked again after a cut."""
+    def ask(self, asked: Asked) -> dict[str, Any]:
+        """Send what may be asked again after a cut, and wait for its result."""
+        ending = Backoff(self.patience)
         while True:
-            exchange, request_id = self.begin(method, params)
+            exchange, request_id = self.begin(asked)
             try:
-                return exchange.answer(request_id)
-            except CutError as error:
+                answer = exchange.answer(request_id)
+            except (CutError, RequestError) as error:
                 self.renew(exchange, error)
+                continue
+            if not (refused(answer, ErrorCode.SHUTTING_DOWN) and self.outlast(ending)):
+                return result_after(answer, restarted=self.restarted)
 
-    def renew(self, old: Exchange, cut: CutError) -> None:
+    def start(self, params: StartParams, *, chosen: bool) -> dict[str, Any]:
+        """Start a job; see `asked.Start`."""
+        start = Start(params, chosen=chosen)
+        with start.telling():
+            while True:
+                exchange, request_id = self.begin(start)
+                try:
+                    answer = exchange.answer(request_id)
+                except (CutError, RequestError) as error:
+                    if not start.cut():
+                        raise
+                    self.renew(exchange, error)
+                else:
+                    return start.result(answer)
+
+    def outlast(self, ending: Backoff) -> bool:
+        """Pause, as the server that still answers is being ended; False if that is no use any more."""
+        ending.cut(time.monotonic(), worked=False)
+        pause = ending.pause(time.monotonic())
+        if pause is None or self._dial is None:
+            return False
+        time.sleep(pause)
+        return True
+
+    def renew(self, old: Exchange, cut: ClientError | WireError) -> None:
         """See to it that another exchange than a cut one is in use.
 
         Args:
@@ -215,17 +245,18 @@ class Link:
         """
         if self.exchange is not old:
             return
-        if self._dial is None or self._closed or not self.patience:
+        if self._dial is None or self._closed or not self.patience or not was_cut(cut):
             raise cut
         old.close()
         self._backoff.cut(time.monotonic(), worked=old.life.worked)
         try:
             self.exchange = self._open(self._dial, cut)
+            self.restarted |= self.exchange.hello.instance != old.hello.instance
         except BaseException:
             self._backoff.give_up()
             raise
 
-    def _open(self, dial: Callable[[], Transport], error: ClientError | RequestError) -> Exchange:
+    def _open(self, dial: Callable[[], Transport], error: ClientError | WireError) -> Exchange:
         while (pause := self._backoff.pause(time.monotonic())) is not None:
             time.sleep(pause)
             try:

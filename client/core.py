@@ -6,6 +6,7 @@ collected in `data_to_send`. Pings are answered here.
 
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,13 +135,9 @@ class Core:
                     pass
 
 
-def stalled(event: Answer | Piece) -> bool:
-    """Whether the server gave a stream up that nobody took anything of, so that it may be asked for again."""
-    return (
-        isinstance(event, Answer)
-        and isinstance(event.result, RequestError)
-        and event.result.code is ErrorCode.STALLED
-    )
+def refused(event: Answer | Piece, code: ErrorCode) -> bool:
+    """Whether that is an answer with this error."""
+    return isinstance(event, Answer) and isinstance(event.result, RequestError) and event.result.code is code
 
 
 def start_params(
@@ -152,6 +149,7 @@ def start_params(
     merge: bool,
     seconds: float | None,
     user: str | None = None,
+    job_id: str | None = None,
 ) -> StartParams:
     """Build the parameters of ``start`` from what callers have; text becomes bytes as in os.fsencode."""
     return StartParams(
@@ -162,6 +160,7 @@ def start_params(
         timeout=seconds,
         limits=limits or None,
         user=user,
+        id=str(uuid.uuid4()) if job_id is None else job_id,
     )
 
 

@@ -7,6 +7,7 @@
     │   ├── ConnectError                nobody answers there
     │   ├── TlsError                    TLS was refused, by the server or by us
     │   └── CutError                    the connection ended before the answer was complete
+    │       └── UncertainStartError     a start's, whose job may have run: `job_id` says which
     ├── RequestError                    the server refused: `code` says why, for programs
     └── ProtocolError                   the two ends disagree about the protocol
         ├── RemoteProtocolError         the server makes no sense
@@ -37,6 +38,7 @@ __all__ = [
     "RemoteProtocolError",
     "RequestError",
     "TlsError",
+    "UncertainStartError",
     "WorkerServiceError",
 ]
 
@@ -72,3 +74,18 @@ class TlsError(ClientError):
 
 class CutError(ClientError):
     """The connection ended before the answer was complete; what became of the request is unknown."""
+
+
+class UncertainStartError(CutError):
+    """A start was cut off, and it could not be found out whether its job was started.
+
+    Args:
+        message: one sentence for people.
+        job_id: the id that the job has if it was; `query` and `start` take it.
+        restarted: the server was restarted since: the job may have run, and is gone.
+    """
+
+    def __init__(self, message: str, *, job_id: str | None = None, restarted: bool = False) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.restarted = restarted

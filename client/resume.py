@@ -112,10 +112,17 @@ class Backoff:
         self._until = None
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether what went wrong may be better at the next try: a cut, nobody or no room there; no refusal."""
+def was_cut(error: Exception | None) -> bool:
+    """Whether a connection that ended so may be followed by another: it was cut, or its server is ending."""
     if isinstance(error, RequestError):
-        return error.code is ErrorCode.BUSY
+        return error.code is ErrorCode.SHUTTING_DOWN
+    return isinstance(error, CutError)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what went wrong may be better at the next try: a cut, nobody or no room there; no verdict."""
+    if isinstance(error, RequestError):
+        return error.code in (ErrorCode.BUSY, ErrorCode.SHUTTING_DOWN)
     if isinstance(error, TlsError):
         return error.cut
     return isinstance(error, CutError | ConnectError)

@@ -17,11 +17,12 @@ from typing import Self
 
 import trio
 
-from wire.jobs import JobParams, JobStatus, ListParams, StopParams, StreamParams
+from wire.jobs import JobParams, JobStatus, StopParams, StreamParams
 from wire.limits import Limits
 from wire.messages import Hello
 
-from .core import job_of, page_of, start_params
+from .asked import AboutJob, Pages
+from .core import job_of, start_params
 from .endpoint import Endpoint
 from .resume import DEFAULT_PATIENCE
 from .trio_exchange import Background
@@ -88,8 +89,11 @@ class Client:
     no way back to the server), and ProtocolError (the server makes no sense, or the request is too large).
 
     A cancelled call is cancelled at the server too, as far as it has not happened yet. Beyond
-    `hello.max_requests` at once, open streams included, calls wait for their turn. After a cut, streams go
-    on where they were, and what asks without changing anything is asked again; `start` is not.
+    `hello.max_requests` at once, open streams included, calls wait for their turn.
+
+    After a cut, and after the server's end if it comes back, streams go on where they were, and what may be
+    asked again is; see `start` for what that means there. Of jobs that a restart of the server has ended, a
+    RequestError with the code `not_found` says so.
     """
 
     def __init__(self, link: Link) -> None:
@@ -122,8 +126,13 @@ class Client:
         merge: bool = False,
         seconds: float | None = None,
         user: str | None = None,
+        id: str | None = None,
     ) -> JobStatus:
         """Start a job and return once its program runs.
+
+        After a cut the same start is asked for again, and runs once. If the server was restarted meanwhile,
+        or there is no way back to it, an UncertainStartError says that the job may have run. A server that
+        does not announce the feature `start_id` is never asked again: a cut is a plain CutError then.
 
         Args:
             argv: the program and its arguments.
@@ -133,28 +142,33 @@ class Client:
             merge: one pipe for stdout and stderr, which keeps their exact order.
             seconds: stop the job after so long.
             user: the name of the server's user to run as; what its operator chose if None.
+            id: the job's id, such as ``str(uuid.uuid4())``; a new one if None. Whoever chooses it can find
+                the job, or ask for the same start again, however this call ends: cancelled, for example.
         """
-        params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user)
-        return job_of(await self._link.call("start", params))
+        params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
+        return job_of(await self._link.start(params, chosen=id is not None))
 
     async def stop(self, job_id: str, *, grace: float | None = None) -> JobStatus:
         """Stop a job: TERM, ``grace`` seconds, KILL. Returns once nothing of it is left."""
-        return job_of(await self._link.ask("stop", StopParams(job_id, grace)))
+        return job_of(await self._link.ask(AboutJob("stop", StopParams(job_id, grace))))
 
     async def query(self, job_id: str) -> JobStatus:
         """Return what is known of a job now."""
-        return job_of(await self._link.ask("query", JobParams(job_id)))
+        return job_of(await self._link.ask(AboutJob("query", JobParams(job_id))))
 
     async def wait(self, job_id: str) -> JobStatus:
         """Wait for a job's end and return its final status."""
-        return job_of(await self._link.ask("wait", JobParams(job_id)))
+        return job_of(await self._link.ask(AboutJob("wait", JobParams(job_id))))
 
     async def remove(self, job_id: str) -> JobStatus:
         """Make the server forget a job that has ended, and its output; return its last status."""
-        return job_of(await self._link.ask("remove", JobParams(job_id)))
+        return job_of(await self._link.ask(AboutJob("remove", JobParams(job_id))))
 
     def list(self) -> AsyncIterator[JobStatus]:
-        """Give every job, oldest first: ``async for job in client.list()``."""
+        """Give every job, oldest first: ``async for job in client.list()``.
+
+        If the server is restarted meanwhile, its jobs of now follow.
+        """
         return _Jobs(self._link)
 
     def stream(
@@ -189,8 +203,7 @@ class _Jobs:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._page: list[JobStatus] = []  # what is left of it, the newest first
-        self._after: str | None = None
-        self._last = False
+        self._pages = Pages()
 
     def __aiter__(self) -> Self:
         return self
@@ -198,10 +211,8 @@ class _Jobs:
     async def __anext__(self) -> JobStatus:
         await trio.lowlevel.checkpoint()
         while not self._page:
-            if self._last:
+            if self._pages.last:
                 raise StopAsyncIteration
-            page = page_of(await self._link.ask("list", ListParams(self._after)))
+            page = self._pages.take(await self._link.ask(self._pages))
             self._page = [*reversed(page.jobs)]
-            self._after = page.next
-            self._last = page.next is None
         return self._page.pop()

@@ -11,14 +11,14 @@ call under way and every later one.
 import copy
 import math
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
 from wire.errors import WireError
 from wire.messages import Hello, Output
 
-from .core import PING_SECONDS, Answer, Core, Params, Piece, result_of
+from .core import PING_SECONDS, Answer, Core, Params, Piece
 from .errors import ClientError, CutError
 from .resume import Life
 from .transport import CONNECT_SECONDS
@@ -161,15 +161,15 @@ class Exchange:
         self._core.consumed(output)
         self._filled.set()
 
-    async def answer(self, request_id: int, events: Events) -> dict[str, Any]:
-        """Wait for the result of a request that was begun."""
+    async def answer(self, request_id: int, events: Events) -> Answer:
+        """Wait for the answer of a request that was begun; what is raised has ended the connection."""
         try:
             event = await self.next(events)
             while not isinstance(event, Answer):
                 event = await self.next(events)
         finally:
             self.forget(request_id)
-        return result_of(event)
+        return event
 
     def check(self) -> None:
         """Raise why the connection ended, if it has: a new exception for each caller."""

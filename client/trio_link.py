@@ -10,12 +10,14 @@ from typing import Any
 
 import trio
 
-from wire.errors import RequestError
+from wire.errors import ErrorCode, RequestError
+from wire.jobs import StartParams
 from wire.trio_stream import CLOSE_SECONDS
 
-from .core import Params
+from .asked import Asked, Start, result_after
+from .core import refused
 from .errors import ClientError, CutError
-from .resume import Backoff, may_pass
+from .resume import Backoff, may_pass, was_cut
 from .trio_exchange import Events, Exchange, renewed
 from .trio_transport import Transport
 
@@ -54,6 +56,8 @@ class Link:
         self._backoff = Backoff(patience)
         self._renewal: _Renewal | None = None
         self._closed = False
+        #: Whether the server was restarted since the first connection.
+        self.restarted = False
 
     async def run(self) -> None:
         """Start the first exchange; raises as `Exchange.run` does."""
@@ -65,31 +69,56 @@ class Link:
         self.exchange.end(CutError("This client is closed."))
         await _close(self._transport)
 
-    async def begin(self, method: str, params: Params) -> tuple[Exchange, int, Events]:
+    async def begin(self, asked: Asked) -> tuple[Exchange, int, Events]:
         """Send a request, over a new connection if the last one was cut; whoever begins it must forget it."""
         while True:
+            if was_cut(self.exchange.error):
+                await self.renew(self.exchange)
             exchange = self.exchange
-            if isinstance(exchange.error, CutError):
-                await self.renew(exchange)
-                exchange = self.exchange
+            params = asked.to(exchange.hello, exchange.features)
             try:
-                return exchange, *await exchange.begin(method, params)
-            except CutError:  # before it was sent
+                request_id, events = await exchange.begin(asked.method, params)
+            except (CutError, RequestError):  # before it was sent
                 await self.renew(exchange)
+                continue
+            asked.sent(exchange.hello)
+            return exchange, request_id, events
 
-    async def call(self, method: str, params: Params) -> dict[str, Any]:
-        """Send a request and wait for its result; a cut meanwhile is a CutError."""
-        exchange, request_id, events = await self.begin(method, params)
-        return await exchange.answer(request_id, events)
-
-    async def ask(self, method: str, params: Params) -> dict[str, Any]:
-        """The same for what may be asked again after a cut."""
+    async def ask(self, asked: Asked) -> dict[str, Any]:
+        """Send what may be asked again after a cut, and wait for its result."""
+        ending = Backoff(self.patience)
         while True:
-            exchange, request_id, events = await self.begin(method, params)
+            exchange, request_id, events = await self.begin(asked)
             try:
-                return await exchange.answer(request_id, events)
-            except CutError:
+                answer = await exchange.answer(request_id, events)
+            except (CutError, RequestError):
                 await self.renew(exchange)
+                continue
+            if not (refused(answer, ErrorCode.SHUTTING_DOWN) and await self.outlast(ending)):
+                return result_after(answer, restarted=self.restarted)
+
+    async def start(self, params: StartParams, *, chosen: bool) -> dict[str, Any]:
+        """Start a job; see `asked.Start`."""
+        start = Start(params, chosen=chosen)
+        with start.telling():
+            while True:
+                exchange, request_id, events = await self.begin(start)
+                try:
+                    answer = await exchange.answer(request_id, events)
+                except (CutError, RequestError):
+                    if not start.cut():
+                        raise
+                    await self.renew(exchange)
+                else:
+                    return start.result(answer)
+
+    async def outlast(self, ending: Backoff) -> bool:
+        """Pause, as the server that still answers is being ended; False if that is no use any more."""
+        ending.cut(trio.current_time(), worked=False)
+        pause = ending.pause(trio.current_time())
+        useful = pause is not None and self._dial is not None
+        await trio.sleep(pause or 0)
+        return useful
 
     async def renew(self, old: Exchange) -> None:  # noqa: ASYNC910  # check() raises where nothing waits
         """See to it that another exchange than a cut one is in use.
@@ -101,7 +130,7 @@ class Link:
         if self.exchange is not old:
             await trio.lowlevel.checkpoint()
             return
-        if self._dial is None or self._closed or not self.patience:
+        if self._dial is None or self._closed or not self.patience or not was_cut(old.error):
             await trio.lowlevel.checkpoint()
             old.check()
         elif self._renewal is None:
@@ -156,6 +185,7 @@ class Link:
             exchange.end(CutError("The connection was not opened."))
             await _close(transport)  # noqa: ASYNC102  # it is shielded, and bounded
             raise
+        self.restarted |= exchange.hello.instance != self.exchange.hello.instance
         self._transport, self.exchange = transport, exchange
 
 

@@ -5,13 +5,14 @@ from typing import Self
 
 import trio
 
-from wire.errors import RemoteProtocolError
+from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.jobs import JobStatus, StreamParams
 from wire.messages import Output
 
-from .core import Answer, Piece, job_of, result_of, stalled
+from .asked import AboutJob, result_after
+from .core import Answer, Piece, job_of, refused
 from .errors import CutError
-from .resume import Place
+from .resume import Backoff, Place
 from .trio_exchange import Events, Exchange
 from .trio_link import Link
 
@@ -26,6 +27,8 @@ class Stream:
     def __init__(self, link: Link, params: StreamParams) -> None:
         self._link = link
         self._place = Place(params)
+        self._asked = AboutJob("stream", params)
+        self._ending = Backoff(link.patience)
         self._request: tuple[Exchange, int, Events] | None = None
         self._job: JobStatus | None = None
         self._begun = False
@@ -46,7 +49,7 @@ class Stream:
         return self._job
 
     async def __aenter__(self) -> Self:
-        self._request = await self._link.begin("stream", self._place.params())
+        self._request = await self._link.begin(self._asked)
         self._begun = True
         return self
 
@@ -73,7 +76,7 @@ class Stream:
             if not isinstance(event, Answer):
                 return event
             self._over = True
-            self._job = job_of(result_of(event))
+            self._job = job_of(result_after(event, restarted=self._link.restarted))
         raise StopAsyncIteration
 
     async def _next(self) -> Answer | Piece:
@@ -81,12 +84,13 @@ class Stream:
         while not self._over:
             if self._request is None:
                 self._fruitful = False
-                self._request = await self._link.begin("stream", self._place.params())
+                self._asked.params = self._place.params()
+                self._request = await self._link.begin(self._asked)
                 continue
             exchange, request_id, events = self._request
             try:
                 event = await exchange.next(events)
-            except CutError:
+            except (CutError, RequestError):
                 self._request = None
                 await self._link.renew(exchange)
                 continue
@@ -97,7 +101,10 @@ class Stream:
                 if isinstance(event, Output) and not event.data:
                     continue  # it only says where the stream begins
                 return event  # noqa: ASYNC910  # next() waited
-            if not (stalled(event) and self._fruitful and self._link.patience):
+            stalled = refused(event, ErrorCode.STALLED) and self._fruitful and self._link.patience
+            if not stalled and not (
+                refused(event, ErrorCode.SHUTTING_DOWN) and await self._link.outlast(self._ending)
+            ):
                 return event  # noqa: ASYNC910
             self._request = None
         if self._request is not None:
@@ -111,6 +118,6 @@ class Stream:
         except RemoteProtocolError:
             self._over = True
             raise
-        self._fruitful = True
+        self._fruitful = self._asked.begun = True
         if isinstance(piece, Output):
             exchange.consumed(piece)

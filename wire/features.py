@@ -14,6 +14,8 @@ class Feature(enum.StrEnum):
 
     #: The client takes codes, kinds, statuses and reasons that it does not know, and treats them by class.
     OPEN_VALUES = "open_values"
+    #: A start may name its job's id, and be asked for again.
+    START_ID = "start_id"
 
 
 #: What both ends of ours announce.

@@ -346,7 +346,7 @@ def test_an_older_server_does_not_tell_its_clock(capfd: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("told", [-1.0, 1e300])
 def test_a_clock_that_is_none_is_not_believed(told: float) -> None:
-    server = FakeServer(hello=False)
+    server = FakeServer(hello=None)
     server.say(dataclasses.replace(HELLO, time=told))
     with Client(BlockingLink(server), "fake") as client:
         assert client.server_time() is None

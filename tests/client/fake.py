@@ -22,11 +22,11 @@ class FakeServer:
 
     Args:
         answer: given each message of the client, says what comes back.
-        hello: whether to begin with one.
+        hello: what to begin with; None for nothing.
     """
 
     def __init__(
-        self, answer: Callable[[Message], Iterable[Message]] = silence, *, hello: bool = True
+        self, answer: Callable[[Message], Iterable[Message]] = silence, *, hello: Hello | None = HELLO
     ) -> None:
         self.heard: list[object] = []
         self.outgoing = bytearray()
@@ -34,8 +34,8 @@ class FakeServer:
         self.changed = trio.Event()
         self._answer = answer
         self._connection = Connection(Role.SERVER)
-        if hello:
-            self.say(HELLO)
+        if hello is not None:
+            self.say(hello)
 
     def say(self, *messages: Message) -> None:
         for message in messages:

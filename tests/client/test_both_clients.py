@@ -198,7 +198,7 @@ async def test_a_server_killed_in_the_middle_of_a_stream(
 
 async def test_a_server_that_shuts_down_says_so(shared_certificates: Path, kind: str, scheme: str) -> None:
     with serve(shared_certificates) as server:
-        async with connected(kind, scheme + server.address, server.certs) as client:
+        async with connected(kind, scheme + server.address, server.certs, patience=0) as client:
             job = await client.start(["sh", "-c", "echo ready; exec sleep 600"])
             async with client.stream(job.id) as stream:
                 await stream.piece()  # it is being served before the server is told

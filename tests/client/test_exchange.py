@@ -48,7 +48,7 @@ async def test_a_quiet_server_that_answers_pings_is_kept(autojump_clock: MockClo
 
 
 async def test_no_hello(autojump_clock: MockClock) -> None:
-    link = TrioLink(FakeServer(hello=False))
+    link = TrioLink(FakeServer(hello=None))
     with pytest.raises(CutError, match="does not answer"):
         async with client_over(link, "fake:1"):
             pytest.fail("it connected")

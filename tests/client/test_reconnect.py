@@ -271,7 +271,7 @@ async def test_a_verdict_ends_it_at_once(kind: str, verdict: Exception) -> None:
 
 
 async def test_a_server_that_refuses_us_now_ends_it_at_once(kind: str) -> None:
-    refusing = FakeServer(hello=False)
+    refusing = FakeServer(hello=None)
     refusing.say(Failure(0, ErrorCode.DENIED, "You have no role."))
     async with redialling(kind, [LogServer(stop=300), refusing, LogServer()]) as client:
         with pytest.raises(RequestError, match="You have no role"):
@@ -314,7 +314,7 @@ async def test_a_list_goes_on_with_its_page(kind: str) -> None:
         assert await client.list() == tuple(jobs)
 
 
-async def test_a_start_is_never_asked_again(kind: str) -> None:
+async def test_a_start_without_an_id_is_never_asked_again(kind: str) -> None:
     servers = [cutting(), answering(Reply(1, RESULT), Reply(2, RESULT))]
     async with redialling(kind, servers) as client:
         with pytest.raises(CutError):
@@ -328,11 +328,11 @@ async def test_a_start_is_never_asked_again(kind: str) -> None:
 async def test_the_server_s_last_word_is_a_verdict(kind: str) -> None:
     def answer(message: Message) -> Iterable[Message]:
         if isinstance(message, Request):
-            yield Failure(0, ErrorCode.SHUTTING_DOWN, "Good night.")
+            yield Failure(0, ErrorCode.REVOKED, "Good bye.")
 
     async with redialling(kind, [FakeServer(answer), answering(Reply(1, RESULT))]) as client:
         for _ in range(2):
-            with pytest.raises(RequestError, match="Good night"):
+            with pytest.raises(RequestError, match="Good bye"):
                 await client.query("x")
 
 
