@@ -23,6 +23,7 @@ PACKAGES = (certs, client, wire, worker)
 MADE: dict[type[BaseException], Callable[[], BaseException]] = {
     RequestError: lambda: RequestError(ErrorCode.STALLED, "Nobody took it.", 7),
     errors.TlsError: lambda: errors.TlsError("It was refused.", cut=True),
+    errors.UncertainStartError: lambda: errors.UncertainStartError("It may run.", job_id="a", restarted=True),
     NotAcceptedError: lambda: NotAcceptedError(Reason.EXPIRED, "It has expired."),
     SpawnError: lambda: SpawnError("exec", 2),
     StalledError: StalledError,

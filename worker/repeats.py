@@ -11,6 +11,7 @@ What "the same" is, a digest of identity and parameters says: the parameters the
 the environment is secret.
 """
 
+import copy
 import dataclasses
 import hmac
 import os
@@ -145,6 +146,7 @@ class Repeats:
             raise RequestError(
                 ErrorCode.BAD_REQUEST,
                 f"start: id must be a UUID in lower case with hyphens, which {id_!r:.60} is not.",
+                field="id",
             )
         if id_ in self._forgotten:
             raise RequestError(
@@ -158,6 +160,7 @@ class Repeats:
                 ErrorCode.BAD_REQUEST,
                 f"start: id {id_} is that of a job which was started with other parameters or by another "
                 "identity: choose another id.",
+                field="id",
             )
         if claim is not None or id_ not in self._jobs:
             return claim
@@ -178,7 +181,7 @@ class Repeats:
                 raise
         if first.failure is not None:
             _record_failure(trail, first.id, first.failure)
-            raise RequestError(first.failure.code, first.failure.message)
+            raise copy.copy(first.failure)
 
     def _digest(self, params: StartParams, identity: Identity) -> bytes:
         # In few steps, as there may be 65,000 words. Those of a job that runs hold no NUL.
