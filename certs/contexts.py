@@ -54,27 +54,35 @@ def server_context(directory: Path) -> ssl.SSLContext:
     return context
 
 
-def client_context(directory: Path, identity: str, *, alpn: str = ALPN_NATIVE) -> ssl.SSLContext:
+def client_context(
+    directory: Path, identity: str, *, alpn: str = ALPN_NATIVE, here: bool = True
+) -> ssl.SSLContext:
     """A client's side of mutual TLS 1.3, from ``ca.crt`` and ``identity``'s ``.crt`` and ``.key``.
 
     The server must prove the name or address that the caller passes as ``server_hostname``.
+
+    Args:
+        directory: where the files are.
+        identity: the stem of the client's two.
+        alpn: the protocol to ask for.
+        here: whether the server is on this host, so that its authority may be made here too.
 
     Raises:
         ContextError: a file is missing, unreadable or not what it should be.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the peer and its name
     context.hostname_checks_common_name = False
-    _prepare(context, directory, identity)
+    _prepare(context, directory, identity, here=here)
     context.set_alpn_protocols([alpn])
     return context
 
 
-def _prepare(context: ssl.SSLContext, directory: Path, identity: str) -> None:
+def _prepare(context: ssl.SSLContext, directory: Path, identity: str, *, here: bool = True) -> None:
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     ca, certificate, key = (directory / name for name in ("ca.crt", f"{identity}.crt", f"{identity}.key"))
     # OpenSSL's errors name no file, hence one look at each before it is handed over.
-    remedy = _remedy(directory, identity)
+    remedy = _remedy(directory, identity, here=here)
     _check_readable(ca, "certificate", remedy)
     _check_readable(certificate, "certificate", remedy)
     _check_readable(key, "key", remedy)
@@ -130,8 +138,11 @@ def _no_passphrase(key: Path) -> str:
     )
 
 
-def _remedy(directory: Path, identity: str) -> str:
+def _remedy(directory: Path, identity: str, *, here: bool) -> str:
     if not os.path.exists(directory / "ca.crt"):  # noqa: PTH110 - Path.exists() raises where we may not look
+        if not here:  # a new authority of ours would be none that the server trusts
+            files = f"ca.crt, {identity}.crt and {identity}.key"
+            return f"get {files} from the server's operator, or name another directory with --certs"
         return f"run `worker-service certs init --dir {directory}`, or name another directory with --certs"
     # An authority is there, and to make everything anew would cut off those who trust it.
     choice = "" if identity == "server" else ", or another identity with --identity"

@@ -14,9 +14,10 @@ def check_free(directory: Path, names: Iterable[str]) -> None:
     """Raise CertsError if ``directory`` holds any of ``names``, dangling links included."""
     taken = [name for name in names if os.path.lexists(directory / name)]
     if taken:
+        cost = "; whatever the authority there has signed is then worth nothing" * ("ca.key" in taken)
         raise CertsError(
             f"{directory} already holds {', '.join(taken)}: name another directory with --dir, "
-            "or replace the files with --force."
+            f"or replace the files with --force{cost}."
         )
 
 

@@ -1,7 +1,9 @@
 """Owns the sentence a client's user reads when TLS fails: who refused whom, why, and what to do next."""
 
 import re
+import shlex
 import ssl
+from collections.abc import Sequence
 from typing import Final
 
 _SAME_AUTHORITY: Final = (
@@ -37,7 +39,7 @@ _SYNONYMS: Final = {
 }
 
 
-def refusal(error: BaseException, *, identity: str, server: str) -> str:
+def refusal(error: BaseException, *, identity: str, server: str, names: Sequence[str] = ()) -> str:
     """One sentence for the failure of a TLS connection, seen from the client.
 
     Args:
@@ -45,10 +47,11 @@ def refusal(error: BaseException, *, identity: str, server: str) -> str:
             one, as Trio's BrokenResourceError is.
         identity: the client's identity, the stem of its certificate's file.
         server: the server, as HOST:PORT.
+        names: those that its certificate holds, if they are known.
     """
     error = _root(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _distrust(error, server)
+        return _distrust(error, server, names)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
         return f"{server} cut the connection without saying why: {_CHECK_SERVER}, and see the server's log."
     if isinstance(error, ssl.SSLError):
@@ -77,14 +80,11 @@ def _alert(error: ssl.SSLError) -> str:
     return reason.rpartition("ALERT_")[2]
 
 
-def _distrust(error: ssl.SSLCertVerificationError, server: str) -> str:
+def _distrust(error: ssl.SSLCertVerificationError, server: str, names: Sequence[str]) -> str:
     match error.verify_code:  # the X509_V_ERR_ codes of X509_STORE_CTX_get_error(3)
         case 62 | 64:  # hostname mismatch, IP address mismatch
             host = server.rpartition(":")[0].strip("[]") or server
-            return (
-                f"the certificate of {server} is not good for {host}: use a name that it holds, or have the "
-                f"server's certificates made again with `worker-service certs init --san {host}`."
-            )
+            return _lacking(server, host, names)
         case 10:  # expired
             return f"the certificate of {server}, or its authority, has expired: have it issued again."
         case 9:  # not yet valid
@@ -92,3 +92,16 @@ def _distrust(error: ssl.SSLCertVerificationError, server: str) -> str:
         case 7 | 18 | 19 | 20 | 21:  # bad signature; self-signed, alone or in the chain; issuer not found
             return f"{server} is not trusted, as our ca.crt did not sign its certificate: {_SAME_AUTHORITY}."
     return f"{server} is not trusted ({error.verify_message}): have its certificate issued again."
+
+
+def _lacking(server: str, host: str, names: Sequence[str]) -> str:
+    """A new certificate must keep the names of the old one; the authority, which others trust, must stay."""
+    if names:
+        held, san, which = f", but for {', '.join(names)}", shlex.quote(",".join((*names, host))), ""
+    else:
+        held, san, which = "", f"NAMES,{host}", ", where NAMES are those that it holds now"
+    return (
+        f"the certificate of {server} is not good for {host}{held}: use a name that it holds, or have the "
+        f"server's operator add this one: `worker-service certs issue server --role server --san {san} "
+        f"--force`{which}."
+    )

@@ -205,7 +205,8 @@ def tls_context(endpoint: Endpoint, certs: Path, identity: str) -> ssl.SSLContex
         CertificatesError: they cannot be used.
     """
     try:
-        return client_context(certs, identity, alpn=ALPN_HTTP if endpoint.websocket else ALPN_NATIVE)
+        alpn = ALPN_HTTP if endpoint.websocket else ALPN_NATIVE
+        return client_context(certs, identity, alpn=alpn, here=endpoint.is_here)
     except ContextError as error:
         raise CertificatesError(*error.args) from error.__cause__
 

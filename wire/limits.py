@@ -122,17 +122,21 @@ def parse_cpu(text: str, flag: str = "--cpu-limit") -> Limits:
     }.get(unit)
     if scale is None:
         raise LimitError(f"{flag} {text!r} has an unknown unit; write 512, 0.5cpu, 500m or 50%.")
+    if not unit and number * scale < _LEAST["cpu"]:
+        raise LimitError(
+            f"{flag} {text} is too small, as a bare number counts 1/1024 of a CPU; for CPUs write {text}cpu."
+        )
     return Limits(cpu=_checked(flag, text, "cpu", number * scale))
 
 
 def parse_bytes(flag: str, text: str) -> Decimal:
-    """Read a number of bytes with K, M, G or T (powers of 1024; a following B or iB is allowed).
+    """Read a number of bytes with K, M, G or T (powers of 1024; a following B, i or iB is allowed).
 
     Raises:
         LimitError: with a sentence that names the flag.
     """
     number, unit = _split(flag, text)
-    scale = _BYTE_UNITS.get(re.sub("i?B$", "", unit, flags=re.IGNORECASE).upper())
+    scale = _BYTE_UNITS.get(re.sub("(?<=.)i?B?$|^B$", "", unit, flags=re.IGNORECASE).upper())
     if scale is None:
         raise LimitError(f"{flag} {text!r} has an unknown unit; write bytes or a number with K, M, G or T.")
     return number * scale

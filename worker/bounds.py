@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter, Token
 
+from wire.durations import parse_seconds
 from wire.frames import MAX_FRAME_BYTES
 from wire.limits import LimitError, parse_bytes
 
@@ -25,6 +26,14 @@ def _size(_: object, tokens: Sequence[Token]) -> int:
         raise ValueError("write a number of bytes, such as 65536, 64K or 3M") from None
 
 
+def _seconds(_: object, tokens: Sequence[Token]) -> float:
+    try:
+        return parse_seconds("it", tokens[0].value)
+    except LimitError:
+        raise ValueError("write 90s, 5m or 2h, or a number of seconds") from None
+
+
+Duration = Annotated[float, Parameter(converter=_seconds, metavar="TIME")]
 Size = Annotated[int, Parameter(converter=_size, metavar="BYTES")]
 
 
@@ -62,7 +71,7 @@ class Bounds:
     max_connections_per_identity: int = 256
     max_waiting: int = 8192
     max_handshakes: int = 512
-    handshake_timeout: float = 10.0
+    handshake_timeout: Duration = 10.0
     max_requests: int = 256
     max_requests_per_identity: int = 2048
     max_jobs: int = 1000

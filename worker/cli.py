@@ -13,7 +13,7 @@ from certs.contexts import default_directory
 from certs.errors import CertsError
 from wire.limits import LimitError, parse_bytes
 
-from .bounds import DEFAULTS, Bounds
+from .bounds import DEFAULTS, Bounds, Duration
 
 #: Exit codes of `serve`, as PROTOCOL-independent commands share them (README, "Exit codes").
 EXIT_CERTS, EXIT_SERVER = 6, 7
@@ -29,7 +29,7 @@ def serve(
     listen: Annotated[str, Parameter(env_var="WORKER_SERVICE_LISTEN")] = "127.0.0.1:8443",
     certs: Annotated[Path | None, Parameter(env_var="WORKER_SERVICE_CERTS")] = None,
     arc: str | None = None,
-    grace: float = 10.0,
+    grace: Duration = 10.0,
     cgroup_parent: str | None = None,
     output_memory: str = "256M",
     job_memory: str = "64M",
@@ -37,7 +37,7 @@ def serve(
     spill_limit: str | None = None,
     overflow: Literal["block", "drop"] = "block",
     retain: str | None = None,
-    stall_timeout: float = 30.0,
+    stall_timeout: Duration = 30.0,
     bounds: Bounds | None = None,
     audit: str | None = None,
     audit_required: bool = False,
@@ -58,7 +58,8 @@ def serve(
     arc:
         The object identifier below which roles are numbered [default: 1.3.6.1.4.1.12345.1].
     grace:
-        Seconds between TERM and KILL when a job is stopped, where the request names none.
+        How long between TERM and KILL when a job is stopped, where the request names none: 90 (seconds),
+        90s, 5m.
     cgroup_parent:
         The cgroup below which jobs get theirs, as a path from the hierarchy's root; made if it is missing
         [default: the server's own cgroup; for root without delegation, the root].
@@ -76,7 +77,7 @@ def serve(
         How many ended jobs are kept, and for how long: 1000, 24h, or 1000,24h (s, m, h or d)
         [default: all of them, while the server runs].
     stall_timeout:
-        Seconds after which a client is given up that takes nothing of what it is sent.
+        How long a client may take nothing of what it is sent before it is given up.
     audit:
         File to which a line is added for each decision and each job event, or stderr; SIGHUP opens it again.
     audit_required:

@@ -2,29 +2,28 @@
 
 import os
 import signal
+import time
 
 from cyclopts import App
 
 from wire.errors import RequestError
 from wire.jobs import JobStatus
 
-from . import inlet, live, render, streams
+from . import ending, flags, inlet, live, render, streams
 from .exits import Exit, UsageError, exit_code, of_job
 from .flags import (
     PATTERN,
+    Duration,
     Flag,
     Interval,
     JobId,
-    Seconds,
-    What,
     Where,
     Words,
-    check_interval,
-    check_seconds,
 )
 from .follow import Which, clock_of, copy
 from .running import attend
 from .stopper import Stopper
+from .what import What
 
 
 def _version() -> str:
@@ -68,7 +67,7 @@ def start(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
 
 
 @app.command
-def stop(job: JobId, /, *, grace: Seconds = None, where: Where = _HERE) -> int:
+def stop(job: JobId, /, *, grace: Duration = None, where: Where = _HERE) -> int:
     """Stop a job and every process it started: SIGTERM, a grace, SIGKILL.
 
     Parameters
@@ -76,12 +75,16 @@ def stop(job: JobId, /, *, grace: Seconds = None, where: Where = _HERE) -> int:
     job:
         The job's id or a unique prefix of it.
     grace:
-        Seconds between the two signals [default: the server's own, 10 unless serve was told another].
+        How long between the two signals: 90 (seconds), 90s, 5m [default: the server's own, 10 unless serve
+        was told another].
     """
-    check_seconds("--grace", grace)
+    pause = flags.seconds("--grace", grace)
     with where.connect() as client:
-        stopped = client.stop(job, grace=grace)
+        asked = client.server_time()
+        stopped = client.stop(job, grace=pause)
     streams.put(f"Success! job with id {stopped.id} stopped.\n")
+    if ending.was_over(stopped, asked):
+        streams.complain(f"note: the job had ended before: {render.status(stopped)}.")
     return Exit.OK
 
 
@@ -151,11 +154,11 @@ def stream(job: JobId, /, *, which: Which = _ALL, where: Where = _HERE) -> int:
     """
     signal.signal(signal.SIGINT, lambda number, frame: _leave(number))
     which.keywords()  # what makes no sense is said before anybody is asked
-    with (
-        where.connect() as client,
-        client.stream(job, **which.keywords(clock_of(client))) as output,
-    ):
-        whole = copy(output)
+    with where.connect() as client:
+        for note in which.notes(client.server_time() or time.time()):
+            streams.complain(f"note: {note}")
+        with client.stream(job, **which.keywords(clock_of(client))) as output:
+            whole = copy(output)
     return Exit.OK if whole else Exit.FAILED
 
 
@@ -188,7 +191,7 @@ def stats(
     job: JobId,
     /,
     *,
-    interval: Interval = 1.0,
+    interval: Interval = "1",
     once: Flag = False,
     json: Flag = False,
     where: Where = _HERE,
@@ -205,17 +208,17 @@ def stats(
     job:
         The job's id or a unique prefix of it.
     interval:
-        Seconds from one line to the next, 0.1 to 3600.
+        How long from one line to the next, 0.1 to 3600 seconds: 5s, 1m.
     once:
         One line, and no more.
     json:
         One JSON object a line instead.
     """
-    check_interval(interval)
+    pause = flags.interval(interval)
     display = live.Display()
     signal.signal(signal.SIGINT, lambda number, frame: _leave(number, display))
     with where.connect() as client:
-        readings = live.readings(client, job, clock_of(client), interval=interval, once=once)
+        readings = live.readings(client, job, clock_of(client), interval=pause, once=once)
         if json:
             for reading in readings:
                 streams.put(render.json_line(live.as_json(reading)))

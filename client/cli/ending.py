@@ -1,4 +1,4 @@
-"""Owns what `run` says of a job that did not end by an exit of its own: the cause, and the job's id."""
+"""Owns what `run` says of an end that was no exit of the job's own, and what `stop` asks of one."""
 
 from wire.jobs import CauseKind, JobStatus
 
@@ -27,3 +27,15 @@ def sentence(job: JobStatus) -> str | None:
             why = f"ended{by}, with cause {text(cause.kind)}"
     detail = f": {text(cause.detail)}" if cause.detail else ""
     return f"job {job.id} {why}{detail} ({outcome(job)})."
+
+
+def was_over(job: JobStatus, asked: float | None) -> bool:
+    """Whether a job that was to be stopped had ended before.
+
+    Args:
+        job: its final status.
+        asked: when the stop was asked for, by the server's clock; None if that is not known.
+    """
+    if job.cause is not None and job.cause.kind is not CauseKind.STOPPED:
+        return True
+    return asked is not None and job.ended is not None and job.ended < asked

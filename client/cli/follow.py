@@ -1,7 +1,7 @@
 """Owns how `stream` and `run` follow a job's output: which part is wanted, and what is said beside it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,7 +19,11 @@ _LOST = {
     GapReason.UNREADABLE: "cannot be read by the server",
     GapReason.REMOVED: "were removed with the job",
 }
-_FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_POWERS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_FACTORS = {"": 1, "B": 1} | {
+    unit + more: size for unit, size in _POWERS.items() for more in ("", "B", "I", "IB")
+}
+_UNIT_LETTERS = "KMGTIBkmgtib"
 #: The largest number that goes over the wire.
 _MOST = 2**63 - 1
 _DIGITS = len(str(_MOST))
@@ -81,10 +85,23 @@ class Which:
         if self.tail_bytes is not None:
             keywords["tail_bytes"] = _bytes("--tail-bytes", self.tail_bytes)
         if self.since is not None:
-            keywords["since"] = _moment("--since", self.since, clock)
+            keywords["since"] = _moment("--since", self.since, clock)[0]
         if self.stdout or self.stderr:
             keywords["stream"] = STDOUT if self.stdout else STDERR
         return keywords
+
+    def notes(self, now: float) -> Iterator[str]:
+        """What people may not have meant by `--since`; ``now`` is the server's time, if it is known."""
+        if self.since is None:
+            return
+        from datetime import datetime
+
+        moment, is_local = _moment("--since", self.since, lambda: now)
+        if is_local:
+            local = datetime.fromtimestamp(moment).astimezone().isoformat()
+            yield f"--since {self.since} names no time zone, so it is local time, {local}."
+        if moment > now:
+            yield f"--since {self.since} is in the future; nothing is shown of what comes before."
 
 
 def copy(output: Stream) -> bool:
@@ -124,9 +141,10 @@ def _say_resumed(offset: int | None) -> None:
 
 def _bytes(flag: str, text: str) -> int:
     """Read a number of bytes, 0 or more; K, M, G and T are powers of 1024."""
-    digits = text[:-1] if text[-1:].upper() in "KMGT" else text
-    if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS:
-        count = int(digits) * _FACTORS[text[len(digits) :].upper()]
+    digits = text.rstrip(_UNIT_LETTERS)
+    unit = text[len(digits) :].upper()
+    if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS and unit in _FACTORS:
+        count = int(digits) * _FACTORS[unit]
         if count <= _MOST:
             return count
     raise UsageError(f"{flag} {text!r} is no number of bytes: write 4096, 64K or 1M.")
@@ -139,15 +157,16 @@ def _lines(flag: str, text: str) -> int:
     raise UsageError(f"{flag} {text!r} is no number of lines: write a whole number, 0 or more.")
 
 
-def _moment(flag: str, text: str, clock: Callable[[], float]) -> float:
-    """Read a time, RFC 3339 or a date (local time where no zone is given), or an age, as Unix time."""
+def _moment(flag: str, text: str, clock: Callable[[], float]) -> tuple[float, bool]:
+    """Read a time (RFC 3339, a date, or an age) as Unix time; say whether it is local, for want of a zone."""
     import re
     from datetime import datetime
 
     if age := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text.strip(), re.ASCII):
-        return max(0.0, clock() - float(age[1]) * _AGES[age[2]])
+        return max(0.0, clock() - float(age[1]) * _AGES[age[2]]), False
     try:
-        return max(0.0, datetime.fromisoformat(text.strip().upper()).timestamp())
+        found = datetime.fromisoformat(text.strip().upper())
+        return max(0.0, found.timestamp()), found.tzinfo is None
     except (ValueError, OverflowError):
         raise UsageError(
             f"{flag} {text!r} is no time: write 2026-11-25T10:00:00Z, or an age such as 30s, 5m, 2h or 1d."

@@ -13,6 +13,8 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from wire.durations import NO_DURATION
+
 from . import nearest
 from .words import CONNECTION
 
@@ -51,6 +53,8 @@ def sentence(error: CycloptsError) -> str:
                 return f"{token.keyword} takes no value."
             if get_origin(kind) is Literal:
                 return f"{token.keyword} {token.value!r} is none of {', '.join(get_args(kind))}."
+            if kind is float:
+                return f"{token.keyword} {NO_DURATION.format(token.value)}"
             return f"{token.keyword} {token.value!r} is not a number."
         case _:
             return f"{' '.join(str(error).split())} {see[0].upper()}{see[1:]}."

@@ -98,7 +98,8 @@ def test_the_servers_certificate_holds_other_names(shared_certificates: Path, se
     contexts = server_context(shared_certificates), client_context(shared_certificates, "admin")
     _, there = handshake(*contexts, hostname=host)
     assert isinstance(there.error, ssl.SSLCertVerificationError)
-    assert f"`worker-service certs init --san {host}`" in sentence(there.error, server)
+    text = sentence(there.error, server)
+    assert f"`worker-service certs issue server --role server --san NAMES,{host} --force`" in text
 
 
 @pytest.mark.parametrize(("start", "text"), [(LONG_AGO, "has expired"), (FAR_AHEAD, "not valid yet")])

@@ -78,8 +78,21 @@ def test_stop_tells_who_did_it(cli: Program) -> None:
     assert "signaled by SIGKILL (stopped by admin)" in cli("query", job).text
 
 
+def test_a_stop_that_came_too_late_says_so(cli: Program, admin: Client) -> None:
+    job = admin.start(["sh", "-c", "exit 3"]).id
+    admin.wait(job)
+    late = cli("stop", job)
+    assert (late.code, late.text) == (0, f"Success! job with id {job} stopped.\n")
+    assert late.sentence == "note: the job had ended before: exited with code 3."
+    running = admin.start(["sleep", "600"]).id
+    first, second = cli("stop", running), cli("stop", running)
+    assert (first.code, first.err) == (0, b"")
+    assert (second.code, second.text) == (0, first.text)
+    assert second.sentence == "note: the job had ended before: signaled by SIGTERM (stopped by admin)."
+
+
 def test_a_timeout_is_told(cli: Program) -> None:
-    job = cli.start("--timeout", "0.05", "--", "sleep", "600")
+    job = cli.start("--timeout", "0.05s", "--", "sleep", "600")
     assert cli("wait", job).code == 128 + 15
     found = json.loads(cli("query", job, "--json").text)
     assert found["cause"]["kind"] == "timeout"

@@ -50,16 +50,48 @@ def printed(server: Server) -> str:
         (["--tail", "0"], "", ""),
         (["--tail-bytes", "8"], "9\n", "wrong\n"),
         (["--tail-bytes", "1m", "--stdout"], LINES, ""),
+        (["--tail-bytes", "1Mi", "--stdout"], LINES, ""),
+        (["--tail-bytes", "8B"], "9\n", "wrong\n"),
         (["--stderr"], "", "wrong\n"),
         (["--stdout", "--offset", "14"], LINES[14:], ""),
         (["--since", "1h"], LINES, "wrong\n"),
-        (["--since", "2020-01-01"], LINES, "wrong\n"),
-        (["--since", "2099-01-01T00:00:00Z"], "", ""),
+        (["--since", "2020-01-01T00:00:00Z"], LINES, "wrong\n"),
     ],
 )
 def test_which_part(cli: Program, printed: str, flags: list[str], out: str, err: str) -> None:
     shown = cli("stream", *flags, printed)
     assert (shown.code, shown.text, shown.err.decode()) == (0, out, err)
+
+
+@pytest.mark.parametrize(
+    ("zone", "since", "notes"),
+    [
+        ("UTC0", "2020-01-01T00:00:00Z", []),
+        ("UTC0", "1h", []),
+        (
+            "XYZ-2",
+            "2020-01-01",
+            ["--since 2020-01-01 names no time zone, so it is local time, 2020-01-01T00:00:00+02:00."],
+        ),
+        (
+            "UTC0",
+            "2099-01-01T00:00:00Z",
+            ["--since 2099-01-01T00:00:00Z is in the future; nothing is shown of what comes before."],
+        ),
+        (
+            "UTC0",
+            "2099-01-01",
+            [
+                "--since 2099-01-01 names no time zone, so it is local time, 2099-01-01T00:00:00+00:00.",
+                "--since 2099-01-01 is in the future; nothing is shown of what comes before.",
+            ],
+        ),
+    ],
+)
+def test_what_is_said_of_a_time(cli: Program, printed: str, zone: str, since: str, notes: list[str]) -> None:
+    shown = cli.having(TZ=zone)("stream", "--stdout", "--since", since, printed)
+    assert (shown.code, shown.text) == (0, "" if since.startswith("2099") else LINES)
+    assert shown.err.decode() == "".join(f"worker-service: note: {note}\n" for note in notes)
 
 
 def test_without_following_a_running_job_is_left(cli: Program, admin: Client) -> None:

@@ -10,6 +10,7 @@ from client.blocking import Client
 from client.cli.exits import Exit
 from tests.cli.program import Program, bare
 from tests.harness import Server
+from wire.durations import NO_DURATION
 
 SEE = "see `worker-service {} --help`."
 ID = "needs a job's id; `worker-service list` shows those there are."
@@ -28,13 +29,17 @@ MISUSES: list[tuple[list[str], str]] = [
     (["stream"], f"stream {ID}"),
     (["stats"], f"stats {ID}"),
     (["stats", "a", "b"], f"'b' is one word too many for stats: {SEE.format('stats')}"),
-    (["stats", "a", "--interval", "soon"], "--interval 'soon' is not a number."),
+    (["stats", "a", "--interval", "soon"], f"--interval {NO_DURATION.format('soon')}"),
     *(
         (
             ["stats", "a", "--interval", text],
-            f"--interval {text} must be a number of seconds from 0.1 to 3600.",
+            f"--interval {text} must be from 0.1 to 3600 seconds.",
         )
-        for text in ("0", "-1", "0.09", "3601", "nan", "inf")
+        for text in ("0", "0.09", "3601", "2h")
+    ),
+    *(
+        (["stats", "a", "--interval", text], f"--interval {NO_DURATION.format(text)}")
+        for text in ("-1", "nan")
     ),
     (["remove"], f"remove {ID}"),
     (["stream", "a", "--tail", "1", "--offset", "2"], "--offset and --tail cannot be given together."),
@@ -53,9 +58,9 @@ MISUSES: list[tuple[list[str], str]] = [
         "--since 'soon' is no time: write 2026-11-25T10:00:00Z, or an age such as 30s, 5m, 2h or 1d.",
     ),
     (["stream", "a", "--follow=maybe"], "--follow takes no value."),
-    (["query", "a", "--patience", "long"], "--patience 'long' is not a number."),
-    (["query", "a", "--patience", "-1"], "--patience -1 must be a number of seconds, 0 or more."),
-    (["run", "--patience", "nan", "true"], "--patience nan must be a number of seconds, 0 or more."),
+    (["query", "a", "--patience", "long"], f"--patience {NO_DURATION.format('long')}"),
+    (["query", "a", "--patience", "-1"], f"--patience {NO_DURATION.format('-1')}"),
+    (["run", "--patience", "nan", "true"], f"--patience {NO_DURATION.format('nan')}"),
     (["query", "a", "b"], f"'b' is one word too many for query: {SEE.format('query')}"),
     (["stop", "a", "b"], f"'b' is one word too many for stop: {SEE.format('stop')}"),
     (["stream", "a", "b"], f"'b' is one word too many for stream: {SEE.format('stream')}"),
@@ -69,9 +74,8 @@ MISUSES: list[tuple[list[str], str]] = [
     (["query", "a", "--json", "--json"], "--json may be given only once."),
     (["query", "a", "--server"], f"--server needs a value: {SEE.format('query')}"),
     (["stop", "a", "--grace"], f"--grace needs a value: {SEE.format('stop')}"),
-    (["stop", "a", "--grace", "soon"], "--grace 'soon' is not a number."),
-    (["stop", "a", "--grace", "-1"], "--grace -1 must be a number of seconds, 0 or more."),
-    (["stop", "a", "--grace", "nan"], "--grace nan must be a number of seconds, 0 or more."),
+    (["stop", "a", "--grace", "soon"], f"--grace {NO_DURATION.format('soon')}"),
+    (["stop", "a", "--grace", "-1"], f"--grace {NO_DURATION.format('-1')}"),
     (["start"], NO_COMMAND.format("start")),
     (["start", "--"], NO_COMMAND.format("start")),
     (["start", "--", ""], NO_COMMAND.format("start")),
@@ -103,9 +107,9 @@ MISUSES: list[tuple[list[str], str]] = [
     (["start", "--merge", "--merge", "true"], "--merge may be given only once."),
     (["start", "--cwd", "/", "--cwd", "/tmp", "true"], "--cwd may be given only once."),
     (["start", "--cwd", "tmp", "true"], "--cwd 'tmp' must be an absolute path on the server."),
-    (["start", "--timeout", "soon", "true"], "--timeout 'soon' is not a number."),
-    (["start", "--timeout", "-1", "true"], "--timeout -1 must be a number of seconds, 0 or more."),
-    (["start", "--timeout", "inf", "true"], "--timeout inf must be a number of seconds, 0 or more."),
+    (["start", "--timeout", "5x", "true"], f"--timeout {NO_DURATION.format('5x')}"),
+    (["start", "--timeout", "-1", "true"], f"--timeout {NO_DURATION.format('-1')}"),
+    (["start", "--timeout", "0", "true"], "--timeout must be more than zero; leave it out for no limit."),
     (["start", "--env", "--", "true"], "--env needs a value."),
     (
         ["start", "--env", "=x", "true"],
@@ -123,7 +127,7 @@ MISUSES: list[tuple[list[str], str]] = [
     ),
     (
         ["start", "--cpu-limit", "5", "true"],
-        "--cpu-limit 5 is too small; the least is 10 thousandths of a CPU.",
+        "--cpu-limit 5 is too small, as a bare number counts 1/1024 of a CPU; for CPUs write 5cpu.",
     ),
     (
         ["start", "--memory-limit", "-1G", "true"],
@@ -145,18 +149,19 @@ MISUSES: list[tuple[list[str], str]] = [
     (["run", "--disk-weight", "50%", "true"], "--disk-weight '50%' must be a whole number."),
     (
         ["--server", "localhost", "list"],
-        "'localhost' is no server address: write HOST:PORT, such as 127.0.0.1:8443, or wss://HOST:PORT.",
+        "--server 'localhost' is no server address: it lacks the port; "
+        "write localhost:8443, or another port.",
     ),
     (
         ["--server", "a:0", "list"],
-        "'a:0' is no server address: a port is a number from 1 to 65535.",
+        "--server 'a:0' is no server address: a port is a number from 1 to 65535.",
     ),
     (["serve", "a"], f"'a' is one word too many for serve: {SEE.format('serve')}"),
     (["serve", "--max-nesting", "16"], "serve has no flag --max-nesting: did you mean --max-waiting?"),
     (["serve", "--port", "1"], "serve has no flag --port: did you mean --listen?"),
     (["serve", "--listen", "a"], "--listen 'a' is not HOST:PORT, such as 127.0.0.1:8443."),
-    (["serve", "--grace", "soon"], "--grace 'soon' is not a number."),
-    (["serve", "--grace", "-1"], "--grace -1 must be a number of seconds from 0 to 86400."),
+    (["serve", "--grace", "soon"], f"--grace {NO_DURATION.format('soon')}"),
+    (["serve", "--grace", "2d"], "--grace 172800 must be a number of seconds from 0 to 86400."),
     (["certs", "nope"], "there is no command 'nope': see `worker-service certs --help`."),
     (["certs", "init", "a"], f"'a' is one word too many for certs init: {SEE.format('certs init')}"),
     (["certs", "init", "--nope"], f"certs init has no flag --nope: {SEE.format('certs init')}"),
@@ -175,6 +180,18 @@ def test_misuses(cli: Program) -> None:
 def test_a_complaint_does_nothing_to_the_terminal(cli: Program) -> None:
     for words in (["\x1b[31m"], ["query", "\x1b[31m\n\x9b"], ["--identity", "\x1b[31m", "list"]):
         assert "\x1b" not in cli(*words).sentence
+
+
+def test_little_cpu_is_noted(cli: Program) -> None:
+    note = (
+        "note: --cpu-limit {0} is {1} CPU, as a bare number counts 1/1024 of one; for {0} CPUs write {0}cpu."
+    )
+    nowhere = ["--server", "127.0.0.1:1", "start"]
+    for text, much in (("16", "0.015"), ("11", "0.01"), ("51", "0.049")):
+        said = cli(*nowhere, "--cpu-limit", text, "true").err.decode().splitlines()
+        assert said[0] == f"worker-service: {note.format(text, much)}"
+    for text in ("52", "512", "16m", "1%", "0.02cpu"):  # a unit says what is meant
+        assert cli(*nowhere, "--cpu-limit", text, "true").sentence.startswith("Cannot reach")
 
 
 def test_nobody_answers(cli: Program) -> None:

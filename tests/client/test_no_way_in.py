@@ -134,7 +134,7 @@ async def test_a_client_of_tls_1_2(
     kind: str, scheme: str, server: Server, certs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        transport, "client_context", lambda certs, identity, alpn: old_client_context(certs, identity)
+        transport, "client_context", lambda certs, identity, **named: old_client_context(certs, identity)
     )
     assert "TLS 1.3" in await refused(kind, scheme + server.address, certs, TlsError)
 

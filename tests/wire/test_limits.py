@@ -37,6 +37,8 @@ Parser = Callable[[str], Limits]
         (parse_cpu, "12.5%", Limits(cpu=125)),
         (parse_memory, "500M", Limits(memory=500 * 2**20)),
         (parse_memory, "1g", Limits(memory=2**30)),
+        (parse_memory, "500Mi", Limits(memory=500 * 2**20)),
+        (parse_memory, "1Gi", Limits(memory=2**30)),
         (parse_memory, "1.5GiB", Limits(memory=3 * 2**29)),
         (parse_memory, "2T", Limits(memory=2**41)),
         (parse_memory, "2048kb", Limits(memory=2**21)),
@@ -66,7 +68,16 @@ def test_texts(parse: Parser, text: str, limits: Limits) -> None:
         (parse_cpu, "\u0661", "--cpu-limit '\u0661' is not a number with an optional unit."),
         (parse_cpu, "5x", "--cpu-limit '5x' has an unknown unit; write 512, 0.5cpu, 500m or 50%."),
         (parse_cpu, "5M", "--cpu-limit '5M' has an unknown unit; write 512, 0.5cpu, 500m or 50%."),
-        (parse_cpu, "5", "--cpu-limit 5 is too small; the least is 10 thousandths of a CPU."),
+        (
+            parse_cpu,
+            "5",
+            "--cpu-limit 5 is too small, as a bare number counts 1/1024 of a CPU; for CPUs write 5cpu.",
+        ),
+        (
+            parse_cpu,
+            "1.5",
+            "--cpu-limit 1.5 is too small, as a bare number counts 1/1024 of a CPU; for CPUs write 1.5cpu.",
+        ),
         (parse_cpu, "9m", "--cpu-limit 9m is too small; the least is 10 thousandths of a CPU."),
         (
             parse_cpu,
