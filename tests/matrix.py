@@ -96,7 +96,7 @@ def ask(server: Server, admin: Client, certs: Path, identity: str, scheme: str) 
             # One sentence, and nothing behind it.
             (failure,) = answers
             assert isinstance(failure, Failure)
-            assert (failure.id, failure.code.value) == (0, DENIED)
+            assert (failure.id, failure.code) == (0, DENIED)
             refusal = ("role", failure.message)
     after = {job.id for job in admin.list()}
     if refusal is not None:
@@ -105,7 +105,7 @@ def ask(server: Server, admin: Client, certs: Path, identity: str, scheme: str) 
     outcomes = {}
     for answer in answers:
         if isinstance(answer, Failure | Reply):
-            outcomes[names[answer.id]] = ALLOWED if isinstance(answer, Reply) else answer.code.value
+            outcomes[names[answer.id]] = ALLOWED if isinstance(answer, Reply) else str(answer.code)
     assert (removed in after) is (outcomes["remove"] != ALLOWED)
     assert bool(after - before) is (outcomes["start"] == ALLOWED)
     return Answers(outcomes)

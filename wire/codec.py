@@ -41,23 +41,28 @@ class InvalidValueError(ValueError):
         self.field = field
 
 
-def to_map(record: object) -> dict[str, Any]:
-    """Turn a record into plain data for msgpack; fields that are None are left out."""
+def to_map(record: object, instead: Callable[[enum.Enum], enum.Enum] | None = None) -> dict[str, Any]:
+    """Turn a record into plain data for msgpack; fields that are None are left out.
+
+    Args:
+        record: a dataclass.
+        instead: says for a value of an enumeration what to tell in its place; None for itself.
+    """
     plain: dict[str, Any] = {}
     for name in _schema(type(record), strict=False):
         value = getattr(record, name)
         if value is not None:
-            plain[name] = _to_plain(value)
+            plain[name] = _to_plain(value, instead)
     return plain
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: Any, instead: Callable[[enum.Enum], enum.Enum] | None) -> Any:
     if isinstance(value, enum.Enum):
-        return value.value
+        return value.value if instead is None else instead(value).value
     if isinstance(value, tuple):
-        return [_to_plain(item) for item in value]
+        return [_to_plain(item, instead) for item in value]
     if dataclasses.is_dataclass(value):
-        return to_map(value)
+        return to_map(value, instead)
     return value
 
 
@@ -121,7 +126,7 @@ def _decoder(hint: Any, strict: bool) -> Decoder:
         return functools.partial(_dict, _decoder(args[0], strict), _decoder(args[1], strict))
     if hint in _SCALARS:
         return _SCALARS[hint]
-    if issubclass(hint, enum.Enum):
+    if issubclass(hint, enum.StrEnum):
         return functools.partial(_enum, hint)
     return functools.partial(_record, hint, strict)
 
@@ -176,12 +181,10 @@ def _dict(key: Decoder, item: Decoder, value: Any) -> dict[Any, Any]:
     return {key(k): item(v) for k, v in value.items()}
 
 
-def _enum(cls: type[enum.Enum], value: Any) -> enum.Enum:
-    try:
-        return cls(value)
-    except ValueError:
-        known = ", ".join(str(member.value) for member in cls)
-        raise InvalidValueError(f"must be one of {known}") from None
+def _enum(cls: type[enum.StrEnum], value: Any) -> enum.StrEnum | str:
+    """A value of an open enumeration: one that we do not know stays text."""
+    text = _text(value)
+    return cls(text) if text in cls._value2member_map_ else text
 
 
 def _record(cls: type, strict: bool, value: Any) -> Any:

@@ -12,9 +12,12 @@ both announced are in `features`. Whatever ends the connection ends its requests
 """
 
 import enum
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
+from . import codec
 from .errors import LocalProtocolError, RemoteProtocolError
+from .features import Agreement, Feature
 from .flow import ReceiveCredit, SendCredit
 from .frames import MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from .messages import (
@@ -38,6 +41,7 @@ from .messages import (
     encode_output,
 )
 from .payload import FROM_SERVER, Caps
+from .values import nearest
 
 
 class Role(enum.Enum):
@@ -100,9 +104,12 @@ class Connection:
         self._max_send = MAX_FRAME_BYTES
         self._eof = False
         self._open: dict[int, SendCredit | ReceiveCredit] = {}
-        #: The features that both sides announced; none until the client's hello.
-        self.features: frozenset[str] = frozenset()
-        self._offered: frozenset[str] | None = None  # by the server; None once the client has spoken
+        self._agreement = Agreement()
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The features that both sides announced; none until the client's hello."""
+        return self._agreement.features
 
     @property
     def open_requests(self) -> int:
@@ -127,6 +134,14 @@ class Connection:
     def buffered_bytes(self) -> int:
         """Bytes received that no message has used up."""
         return self._decoder.buffered
+
+    @property
+    def _instead(self) -> Callable[[enum.Enum], enum.Enum] | None:
+        return None if Feature.OPEN_VALUES in self.features else nearest
+
+    def plain(self, record: object) -> dict[str, Any]:
+        """A record as plain data for a message, in values that the peer knows."""
+        return codec.to_map(record, self._instead)
 
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the peer; ``b""`` says that it has closed."""
@@ -153,7 +168,8 @@ class Connection:
             if self.state is not State.CLOSED and (payload := self._decoder.next_frame()) is not None:
                 message = decode_message(payload, self._caps, self._types)
                 counts = self._receive(message)
-                self._has_spoken(self._peer)
+                if self.role is Role.SERVER:
+                    self._agreement.close()
                 return message if counts else DROPPED
             if not self._eof:
                 return NEED_DATA
@@ -179,12 +195,13 @@ class Connection:
         if isinstance(message, Output):
             frame = encode_output(message)
         else:
-            frame = encode_frame(encode_message(message), self._max_send)
+            frame = encode_frame(encode_message(message, self._instead), self._max_send)
         match message:
             case Hello():
-                self._greeted(message)
+                self.state = State.OPEN
+                self._agreement.offer(message.features)
             case ClientHello():
-                self._agree(message)
+                self._agreement.answer(message.features)
             case Request():
                 self._begin(message, ReceiveCredit(message.credit), LocalProtocolError)
             case Output():
@@ -201,9 +218,8 @@ class Connection:
                     window.grant(message.amount)
             case Reply() | Failure():
                 self._end(message, LocalProtocolError)
-            case _:
-                pass
-        self._has_spoken(self.role)
+        if self.role is Role.CLIENT:
+            self._agreement.close()
         return frame
 
     def consumed(self, request_id: int, amount: int) -> bytes:
@@ -229,9 +245,10 @@ class Connection:
                         f"the server speaks version {message.version}, this side {PROTOCOL_VERSION}"
                     )
                 self._max_send = min(message.max_frame, MAX_FRAME_BYTES)
-                self._greeted(message)
+                self.state = State.OPEN
+                self._agreement.offer(message.features)
             case ClientHello():
-                self._agree(message)
+                self._agreement.answer(message.features)
             case Request():
                 self._begin(message, SendCredit(message.credit), RemoteProtocolError)
             case Output():
@@ -257,20 +274,9 @@ class Connection:
         return True
 
     def _may_send(self, message: Message, sender: Role) -> bool:
-        if isinstance(message, ClientHello) and self._offered is None:
+        if isinstance(message, ClientHello) and not self._agreement.is_open:
             return False
         return isinstance(message, _MAY_SEND.get((sender, self.state), ()))
-
-    def _has_spoken(self, sender: Role) -> None:
-        if sender is Role.CLIENT:
-            self._offered = None
-
-    def _greeted(self, hello: Hello) -> None:
-        self.state = State.OPEN
-        self._offered = None if hello.features is None else frozenset(hello.features)
-
-    def _agree(self, hello: ClientHello) -> None:
-        self.features = (self._offered or frozenset()).intersection(hello.features)
 
     def _begin(
         self,

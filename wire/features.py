@@ -6,6 +6,7 @@ first was.
 """
 
 import enum
+from collections.abc import Iterable
 from typing import Final
 
 
@@ -20,3 +21,29 @@ class Feature(enum.StrEnum):
 
 #: What both ends of ours announce.
 FEATURES: Final = tuple(Feature)
+
+
+class Agreement:
+    """What both ends of one connection have announced."""
+
+    def __init__(self) -> None:
+        #: The features in use; none until the client's hello.
+        self.features: frozenset[str] = frozenset()
+        self._offered: frozenset[str] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client's next message may be its hello."""
+        return self._offered is not None
+
+    def offer(self, features: Iterable[str] | None) -> None:
+        """Take what the server's hello announces; None if it is of a server that knows of no features."""
+        self._offered = None if features is None else frozenset(features)
+
+    def answer(self, features: Iterable[str]) -> None:
+        """Take what the client's hello announces."""
+        self.features = (self._offered or frozenset()).intersection(features)
+
+    def close(self) -> None:
+        """The client has spoken: what is agreed stays so."""
+        self._offered = None

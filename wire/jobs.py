@@ -8,7 +8,7 @@ from .messages import STDERR, STDOUT
 
 
 class Status(enum.StrEnum):
-    """A job's status, in the words of the design."""
+    """A job's status; a newer server may have others, which stay text, as do other causes."""
 
     RUNNING = "running"
     EXITED = "exited"
@@ -30,7 +30,7 @@ class CauseKind(enum.StrEnum):
 class Cause:
     """Why a job ended; ``by`` names the identity that stopped it, ``detail`` is for people."""
 
-    kind: CauseKind
+    kind: CauseKind | str
     by: str | None = None
     detail: str | None = None
 
@@ -77,7 +77,7 @@ class JobStatus:
     """
 
     id: str
-    status: Status
+    status: Status | str
     pid: int
     argv: tuple[bytes, ...]
     owner: str
@@ -93,6 +93,11 @@ class JobStatus:
     notes: tuple[str, ...] = ()
     dropped: int | None = None
     user: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has ended, also if its status is none that we know."""
+        return self.ended is not None or self.status in (Status.EXITED, Status.SIGNALED)
 
 
 @dataclass(frozen=True, slots=True)

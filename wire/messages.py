@@ -1,12 +1,20 @@
 """Owns the message types of worker.v1 and their place on the wire (PROTOCOL.md, "Messages")."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeAlias
 
 from . import codec
-from .errors import RETRY_SECONDS, ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from .errors import (
+    NEAREST_CODES,
+    RETRY_SECONDS,
+    Category,
+    ErrorCode,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+)
 from .frames import frame_of
 from .payload import FROM_SERVER, Caps, pack, unpack
 
@@ -86,18 +94,28 @@ class Failure:
 
     TYPE: ClassVar[str] = "error"
     id: int
-    code: ErrorCode
+    code: ErrorCode | str
     message: str
     offset: int | None = None
     field: str | None = None
     limit: str | None = None
     retry_after: float | None = None
+    category: Category | str | None = None
 
     @classmethod
     def of(cls, request_id: int, error: RequestError) -> Self:
         """The message that tells an error."""
-        retry_after = RETRY_SECONDS.get(error.code) if error.retry_after is None else error.retry_after
-        return cls(request_id, error.code, error.message, error.offset, error.field, error.limit, retry_after)
+        known = error.code if isinstance(error.code, ErrorCode) else None
+        return cls(
+            request_id,
+            error.code,
+            error.message,
+            error.offset,
+            error.field,
+            error.limit,
+            error.retry_after if known is None or error.retry_after is not None else RETRY_SECONDS.get(known),
+            error.category if known is None or known in NEAREST_CODES else None,
+        )
 
     def error(self) -> RequestError:
         """The error that the message tells."""
@@ -108,6 +126,7 @@ class Failure:
             field=self.field,
             limit=self.limit,
             retry_after=self.retry_after,
+            category=self.category,
         )
 
 
@@ -130,7 +149,7 @@ class Gap:
     id: int
     offset: int
     size: int
-    reason: GapReason
+    reason: GapReason | str
 
     @property
     def stream(self) -> int:
@@ -186,13 +205,17 @@ TYPES: dict[str, type[Message]] = {
 CLIENT_TYPES: dict[str, type[Message]] = {**TYPES, ClientHello.TYPE: ClientHello}
 
 
-def encode_message(message: Message) -> bytes:
+def encode_message(message: Message, instead: Callable[[enum.Enum], enum.Enum] | None = None) -> bytes:
     """Return the msgpack payload of a message (without its frame header).
+
+    Args:
+        message: what to send.
+        instead: as in `codec.to_map`.
 
     Raises:
         LocalProtocolError: a field does not fit, so that the peer would end the connection over it.
     """
-    plain = codec.to_map(message)
+    plain = codec.to_map(message, instead)
     try:
         _build(type(message), plain)
     except codec.InvalidValueError as error:

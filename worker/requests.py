@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.roles import Identity
-from wire import codec
 from wire.errors import ErrorCode, RequestError
 from wire.messages import Failure, Gap, Output, Reply, Request
 
@@ -206,4 +205,4 @@ class Requests:
                 await self._session.room(REPLY_BYTES)
             await call.turn()
             await self._session.wait_unless_open()
-            self._session.queue(Reply(call.id, codec.to_map(answer())))
+            self._session.queue(Reply(call.id, self._session.connection.plain(answer())))

@@ -3,7 +3,7 @@
 import enum
 
 from certs.errors import ArgumentsError, CertsError
-from wire.errors import ErrorCode, ProtocolError, RequestError
+from wire.errors import Category, ErrorCode, ProtocolError, RequestError
 from wire.jobs import JobStatus
 from wire.limits import LimitError
 
@@ -73,7 +73,10 @@ def exit_code(error: Exception) -> Exit:
     """The exit code for an error of EXPECTED."""
     match error:
         case RequestError():
-            return _OF_CODE.get(error.code, Exit.SERVER)
+            if isinstance(error.code, ErrorCode):
+                return _OF_CODE.get(error.code, Exit.SERVER)
+            # A newer server's code, which we know by its category at most.
+            return Exit.DENIED if error.category == Category.FORBIDDEN else Exit.FAILED
         case UsageError() | LimitError() | AddressError() | ArgumentsError():
             return Exit.USAGE
         case OutputError():

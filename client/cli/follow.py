@@ -13,8 +13,9 @@ from ..blocking import Client, Stream
 from . import streams
 from .exits import UsageError
 from .flags import Flag
+from .render import text
 
-_LOST = {
+_LOST: dict[str, str] = {
     GapReason.DROPPED: "were dropped by the server",
     GapReason.UNREADABLE: "cannot be read by the server",
     GapReason.REMOVED: "were removed with the job",
@@ -111,9 +112,8 @@ def copy(output: Stream) -> bool:
     for piece in output:
         if isinstance(piece, Gap):
             whole = False
-            streams.complain(
-                f"{piece.size} bytes of output, from byte {piece.offset} on, {_LOST[piece.reason]}."
-            )
+            why = _LOST.get(piece.reason, f"cannot be had ({text(piece.reason)})")
+            streams.complain(f"{piece.size} bytes of output, from byte {piece.offset} on, {why}.")
         else:
             streams.write(piece.stream, piece.data)
     return whole

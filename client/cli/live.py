@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from wire.jobs import JobStatus, Status, Usage
+from wire.jobs import JobStatus, Usage
 
 from ..blocking import Client
 from . import streams
@@ -52,7 +52,7 @@ def readings(
     while True:
         job = client.query(job_id)
         yield Reading(job, clock(), time.monotonic())
-        if once or job.status is not Status.RUNNING:
+        if once or job.has_ended:
             return
         job_id = job.id  # a prefix may fit a later job too
         time.sleep(interval)
@@ -70,7 +70,7 @@ def line(now: Reading, before: Reading | None) -> str:
     averages since its start.
     """
     usage = now.job.usage
-    if now.job.status is not Status.RUNNING:
+    if now.job.has_ended:
         before = None
     cpu = _rate(now, before, lambda usage: usage.cpu_user + usage.cpu_system)
     return _row(
@@ -97,7 +97,7 @@ def as_json(reading: Reading) -> dict[str, Any]:
     known = dict.fromkeys(names) if usage is None else dataclasses.asdict(usage)
     return {
         "id": reading.job.id,
-        "status": reading.job.status.value,
+        "status": str(reading.job.status),
         "time": utc(reading.time),
         **known,
     }

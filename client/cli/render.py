@@ -16,7 +16,13 @@ from wire.limits import Limits
 
 def headline(job: JobStatus) -> str:
     """The first line of `query`."""
-    state = "is running" if job.status is Status.RUNNING else "has stopped"
+    match job.status:
+        case Status.RUNNING:
+            state = "is running"
+        case Status.EXITED | Status.SIGNALED:
+            state = "has stopped"
+        case unknown:
+            state = f"is {text(unknown)}"
     return f"job with id {job.id} {state}."
 
 
@@ -94,7 +100,7 @@ def as_json(job: JobStatus) -> dict[str, Any]:
     cause = None if job.cause is None else dataclasses.asdict(job.cause)
     return {
         "id": job.id,
-        "status": job.status.value,
+        "status": str(job.status),
         "pid": job.pid,
         "exit_code": job.exit_code,
         "signal": job.signal,
@@ -124,8 +130,8 @@ def status(job: JobStatus) -> str:
     if job.cause is None:
         return words
     why = []
-    if job.cause.kind.value != job.status.value:
-        why.append(job.cause.kind.value + (f" by {text(job.cause.by)}" if job.cause.by else ""))
+    if job.cause.kind != job.status:
+        why.append(text(job.cause.kind) + (f" by {text(job.cause.by)}" if job.cause.by else ""))
     if job.cause.detail:
         why.append(text(job.cause.detail))
     return f"{words} ({': '.join(why)})" if why else words
@@ -138,8 +144,8 @@ def outcome(job: JobStatus) -> str:
             return f"exited with code {job.exit_code}"
         case Status.SIGNALED:
             return f"signaled by {signal_name(job.signal or 0)}"
-        case _:
-            return "running"
+        case other:
+            return text(other)
 
 
 def signal_name(number: int) -> str:

@@ -31,7 +31,7 @@ def main() -> None:
                 began = time.monotonic()
                 job = client.wait(client.start(argv, limits=LIMIT).id)
                 seconds.append(time.monotonic() - began)
-                causes.append(job.cause.kind.value if job.cause else "none")
+                causes.append(str(job.cause.kind) if job.cause else "none")
                 sys.stdout.write(f"{seconds[-1]:7.2f} s  {causes[-1]}\n")
                 sys.stdout.flush()
     median = statistics.median(seconds)

@@ -125,7 +125,7 @@ async def test_cancelled_starts_can_be_found_by_their_ids_or_never_ran(
 ) -> None:
     ran, audit, chance = tmp_path / "ran", tmp_path / "audit.log", random.Random(14)  # noqa: S311
     ids = [str(uuid.uuid4()) for _ in range(201)]
-    found: dict[str, ErrorCode | None] = {}
+    found: dict[str, str | None] = {}
 
     async def start(client: Client, id_: str) -> None:
         await client.start(["sh", "-c", f"echo $0 >> {ran}", id_], id=id_)

@@ -38,7 +38,7 @@ class Follower:
     only: int | None = None
     bytes: int = 0
     #: The end of the last gap, per reason.
-    gaps: dict[GapReason, int] = field(default_factory=dict)
+    gaps: dict[str, int] = field(default_factory=dict)
     _places: dict[int, int] | None = None
     _pending: list[Output] = field(default_factory=list)
     _whole: bool = False

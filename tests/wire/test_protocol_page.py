@@ -13,7 +13,7 @@ from certs import refusals
 from tests.wire.examples import EXAMPLES, JOB, NOT_FOUND, REFUSED
 from wire import codec, flow, frames, jobs, messages
 from wire.connection import CLOSED, NEED_DATA, Connection, Role
-from wire.errors import ErrorCode
+from wire.errors import CATEGORIES, ErrorCode
 from wire.features import FEATURES
 from wire.limits import Limits
 from wire.messages import (
@@ -171,7 +171,8 @@ def fields_of(message: type[messages.Message]) -> list[str]:
 
 
 def test_the_error_table_is_complete() -> None:
-    assert [row[0] for row in rows("Errors")[2:]] == [code.value for code in ErrorCode]
+    listed = [(row[0], row[1]) for row in rows("Errors")[2:]]
+    assert listed == [(code.value, str(CATEGORIES.get(code, ""))) for code in ErrorCode]
 
 
 def test_the_message_table_is_complete() -> None:

@@ -234,7 +234,7 @@ async def test_a_start_that_has_just_been_asked_for_ends_with_stop_all(
 async def test_starts_under_way_end_with_stop_all(
     registry: Registry, hierarchies: Hierarchies, spawner: Spawner
 ) -> None:
-    codes: list[ErrorCode] = []
+    codes: list[str] = []
 
     async def refused() -> None:
         with pytest.raises(RequestError) as caught:

@@ -65,7 +65,7 @@ class World:
 
     async def ask(
         self, params: StartParams = PARAMS, identity: Identity = ALICE, trail: Trail = NO_TRAIL
-    ) -> Job | ErrorCode:
+    ) -> Job | str:
         try:
             return await self.repeats.once(params, identity, trail, self.start)
         except RequestError as error:

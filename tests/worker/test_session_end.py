@@ -29,7 +29,7 @@ LAST_WORD = Failure(0, ErrorCode.REVOKED, "It was revoked.")
 
 
 def end(session: Session) -> None:
-    session.end(LAST_WORD.code, LAST_WORD.message)
+    session.end(ErrorCode.REVOKED, LAST_WORD.message)
 
 
 async def test_requests_end_at_once_and_nothing_follows_the_reason(log: KeptLog) -> None:
