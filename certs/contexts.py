@@ -5,8 +5,10 @@ Each function reads the disk and returns a new context: to reload is to call aga
 that raises.
 """
 
+import functools
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -82,7 +84,7 @@ def _prepare(context: ssl.SSLContext, directory: Path, identity: str, *, here: b
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     ca, certificate, key = (directory / name for name in ("ca.crt", f"{identity}.crt", f"{identity}.key"))
     # OpenSSL's errors name no file, hence one look at each before it is handed over.
-    remedy = _remedy(directory, identity, here=here)
+    remedy = functools.partial(_remedy, directory, identity, here=here)
     _check_readable(ca, "certificate", remedy)
     _check_readable(certificate, "certificate", remedy)
     _check_readable(key, "key", remedy)
@@ -92,36 +94,37 @@ def _prepare(context: ssl.SSLContext, directory: Path, identity: str, *, here: b
     except ssl.SSLError as error:
         # Which of the two files is it? A certificate that can be trusted is a certificate.
         _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, remedy)
-        if error.reason == "KEY_VALUES_MISMATCH":
-            sentence = f"{key} is not the key of {certificate}: {remedy}."
-        elif error.library == "SSL" and error.reason:
-            problem = error.reason.lower().replace("_", " ")
-            sentence = f"OpenSSL does not accept {certificate} and its key ({problem}): {remedy}."
+        library, reason = getattr(error, "library", None), getattr(error, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
+            sentence = f"{key} is not the key of {certificate}: {remedy()}."
+        elif library == "SSL" and reason:
+            problem = reason.lower().replace("_", " ")
+            sentence = f"OpenSSL does not accept {certificate} and its key ({problem}): {remedy()}."
         else:
-            sentence = f"{key} holds no private key in PEM: {remedy}."
+            sentence = f"{key} holds no private key in PEM: {remedy()}."
         raise ContextError(sentence) from error
     except OSError as error:
         raise ContextError(f"cannot read {certificate} or its key: {error.strerror}.") from error
 
 
-def _trust(context: ssl.SSLContext, path: Path, remedy: str) -> None:
+def _trust(context: ssl.SSLContext, path: Path, remedy: Callable[[], str]) -> None:
     try:
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
-        raise ContextError(f"{path} holds no certificate in PEM: {remedy}.") from error
+        raise ContextError(f"{path} holds no certificate in PEM: {remedy()}.") from error
     except OSError as error:
         raise ContextError(f"cannot read {path}: {error.strerror}.") from error
 
 
-def _check_readable(path: Path, kind: str, remedy: str) -> None:
+def _check_readable(path: Path, kind: str, remedy: Callable[[], str]) -> None:
     try:
         descriptor = reading.open_file(path)
         size = os.fstat(descriptor).st_size
         os.close(descriptor)
         if size > reading.MOST_BYTES:
-            raise ContextError(f"{path} is too large to be a {kind}: {remedy}.")
+            raise ContextError(f"{path} is too large to be a {kind}: {remedy()}.")
     except FileNotFoundError:
-        raise ContextError(f"no {kind} {path}: {remedy}.") from None
+        raise ContextError(f"no {kind} {path}: {remedy()}.") from None
     except PermissionError:
         raise ContextError(
             f"no permission to read {path}: run as its owner, or name another directory with --certs."

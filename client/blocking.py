@@ -15,18 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.jobs import JobParams, JobStatus, StopParams, StreamParams
 from wire.limits import Limits
-from wire.messages import Hello, Output
+from wire.messages import Hello
 
 from . import transport
-from .asked import AboutJob, Pages, result_after
+from .asked import AboutJob, Pages
 from .blocking_link import Link
-from .core import Answer, Piece, job_of, refused, start_params
+from .blocking_output import Stream
+from .core import job_of, start_params
 from .endpoint import Endpoint
-from .errors import CutError
-from .resume import DEFAULT_PATIENCE, Backoff, Place
+from .resume import DEFAULT_PATIENCE
+
+__all__ = ["Client", "Stream", "connect"]
 
 
 def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAULT_PATIENCE) -> "Client":
@@ -56,6 +57,10 @@ class Client:
     What every method raises is a WorkerServiceError (see client.errors): RequestError (the server refused),
     CutError (the connection ended; what became of the request is unknown) or another ClientError (there is
     no way back to the server), and ProtocolError (the server makes no sense, or the request is too large).
+
+    One thread at a time uses it; another one gets an InUseError. Whatever a signal handler raises comes out
+    of every method at once. The connection is usable after that, or else the next call opens another as
+    after a cut, and a stream goes on at the next byte.
 
     After a cut, and after the server's end if it comes back, streams go on where they were, and what may be
     asked again is; see `start` for what that means there. Of jobs that a restart of the server has ended, a
@@ -185,102 +190,3 @@ class Client:
         """
         params = StreamParams(job_id, offset, follow, tail_bytes, tail_lines, since, stream)
         return Stream(self._link, params)
-
-
-class Stream:
-    """A job's output, piece by piece. Iterate it; `job` is the final status once it has ended.
-
-    A piece is an Output, or a Gap for bytes that cannot be had. After a cut it goes on at the next byte by
-    itself. Leaving its ``with`` before the end cancels it at the server; the job goes on.
-    """
-
-    def __init__(self, link: Link, params: StreamParams) -> None:
-        self._link = link
-        self._place = Place(params)
-        self._asked = AboutJob("stream", params)
-        self._ending = Backoff(link.patience)
-        self._taken: Output | None = None
-        self._job: JobStatus | None = None
-        self._over = False
-        #: Called each time that it goes on after a cut, with the byte at which it does, if that is known.
-        self.on_resume: Callable[[int | None], None] = lambda offset: None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._fruitful = False
-        self._taken = None
-        self._asked.params = self._place.params()
-        self._exchange, self._request_id = self._link.begin(self._asked)
-
-    @property
-    def offset(self) -> int | None:
-        """The byte of the log at which it goes on; None before that is known."""
-        return self._place.offset
-
-    @property
-    def job(self) -> JobStatus:
-        """The job's final status. RuntimeError while the stream has not ended."""
-        if self._job is None:
-            raise RuntimeError("the stream has not ended")
-        return self._job
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        if not self._over:
-            self._over = True
-            self._exchange.cancel(self._request_id)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Piece:
-        if self._over:
-            raise StopIteration
-        try:
-            event = self._next()
-        except BaseException:
-            self._over = True
-            raise
-        if not isinstance(event, Answer):
-            self._taken = event if isinstance(event, Output) else None
-            return event
-        self._over = True
-        self._job = job_of(result_after(event, restarted=self._link.restarted))
-        raise StopIteration
-
-    def _next(self) -> Answer | Piece:
-        """The next event, over as many connections as it takes."""
-        # Whoever asks for more is done with the last piece, in whatever loop it was taken.
-        if self._taken is not None:
-            self._exchange.consumed(self._taken)
-        while True:
-            try:
-                event = self._exchange.next(self._request_id)
-            except (CutError, RequestError) as error:
-                self._link.renew(self._exchange, error)
-                self._begin()
-                self.on_resume(self._place.offset)
-                continue
-            if not isinstance(event, Answer):
-                self._take(event)
-                if isinstance(event, Output) and not event.data:
-                    continue  # it only says where the stream begins
-                return event
-            stalled = refused(event, ErrorCode.STALLED) and self._fruitful and self._link.patience
-            if not stalled and not (
-                refused(event, ErrorCode.SHUTTING_DOWN) and self._link.outlast(self._ending)
-            ):
-                return event
-            self._begin()
-
-    def _take(self, piece: Piece) -> None:
-        try:
-            self._place.take(piece)
-        except RemoteProtocolError:
-            self._exchange.forget(self._request_id)
-            raise
-        self._fruitful = self._asked.begun = True

@@ -8,6 +8,7 @@
     │   ├── TlsError                    TLS was refused, by the server or by us
     │   └── CutError                    the connection ended before the answer was complete
     │       └── UncertainStartError     a start's, whose job may have run: `job_id` says which
+    ├── InUseError                      another thread uses this blocking client; a RuntimeError too
     ├── RequestError                    the server refused: `code` says why, for programs
     └── ProtocolError                   the two ends disagree about the protocol
         ├── RemoteProtocolError         the server makes no sense
@@ -33,6 +34,7 @@ __all__ = [
     "ConnectError",
     "CutError",
     "ErrorCode",
+    "InUseError",
     "LocalProtocolError",
     "ProtocolError",
     "RemoteProtocolError",
@@ -89,3 +91,7 @@ class UncertainStartError(CutError):
         super().__init__(message)
         self.job_id = job_id
         self.restarted = restarted
+
+
+class InUseError(WorkerServiceError, RuntimeError):
+    """Another thread is using this blocking client, which goes on undisturbed."""

@@ -42,7 +42,11 @@ class Place:
         )
 
     def take(self, piece: Output | Gap) -> None:
-        """Move on behind a piece that the caller gets.
+        """Move on behind a piece that the caller gets; raises as `after` does."""
+        self.offset = self.after(piece)
+
+    def after(self, piece: Output | Gap) -> int:
+        """The byte behind a piece that comes next.
 
         Raises:
             RemoteProtocolError: bytes would be given twice, or left out without a word.
@@ -54,7 +58,7 @@ class Place:
                 )
             if piece.offset > self.offset and self._asked.stream is None:
                 raise RemoteProtocolError(f"output is missing from byte {self.offset} to {piece.offset}")
-        self.offset = piece.offset + (piece.size if isinstance(piece, Gap) else len(piece.data))
+        return piece.offset + (piece.size if isinstance(piece, Gap) else len(piece.data))
 
 
 class Life:

@@ -1,8 +1,16 @@
-"""Owns the blocking client's transports: TLS over a socket, and WebSocket inside it (wsproto, sans-IO)."""
+"""Owns the blocking client's transports: TLS over a socket, and WebSocket inside it (wsproto, sans-IO).
+
+The socket never blocks. All waiting is done in `sockets.Waiter`, which tells a time-out by its value, so that
+a TimeoutError which a signal handler of the caller's raises is never taken for one.
+"""
 
 import contextlib
+import errno
+import select
 import socket
 import ssl
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +19,9 @@ from certs.errors import ContextError
 from certs.refusals import refusal
 
 from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
-from .errors import CertificatesError, ConnectError, CutError, TlsError
+from .errors import CertificatesError, ConnectError, CutError, TlsError, WorkerServiceError
+from .interruption import attempt, interruption
+from .sockets import Waiter, connect_tcp
 
 if TYPE_CHECKING:
     from wsproto.events import Event
@@ -25,10 +35,20 @@ class Transport(Protocol):
 
     def send(self, data: bytes) -> None: ...
 
-    def receive(self, timeout: float | None) -> bytes:
-        """Return some bytes, b"" at the end; TimeoutError after ``timeout`` seconds of silence."""
+    def receive(self) -> bytes | None:
+        """Return what has come, b"" at the end, None if nothing has; it does not wait."""
 
-    def close(self) -> None: ...
+    def wait(self, timeout: float) -> bool:
+        """Wait until there may be something to receive; False after ``timeout`` seconds without.
+
+        Whatever a signal handler raises meanwhile leaves the transport as it was.
+        """
+
+    def has_room(self) -> bool:
+        """Whether some hundred bytes can be sent without waiting."""
+
+    def close(self) -> None:
+        """Close it, without waiting for anybody."""
 
 
 def connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
@@ -38,20 +58,27 @@ def connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
         CertificatesError: ours cannot be used.
         ConnectError, TlsError: there is no way to the server.
     """
-    context = tls_context(endpoint, certs, identity)
+    before = sys.exc_info()[1]
     try:
-        tcp = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
-    except OSError as error:
-        raise ConnectError(unreachable(endpoint, error)) from error
-    except ValueError as error:  # what IDNA says of a host that no name can be
-        raise ConnectError(unreachable(endpoint, OSError("no such name"))) from error
-    opened = tcp
+        return _connect(endpoint, certs, identity)
+    except WorkerServiceError as error:
+        if (struck := interruption(error, before)) is not None:
+            raise struck  # noqa: B904  # it is what happened
+        raise
+
+
+def _connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
+    context = tls_context(endpoint, certs, identity)
+    opened = tcp = connect_tcp(endpoint, CONNECT_SECONDS)
     try:
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Without the suppression that is its default, a cut raises, and is not taken for the server's end.
         # Once wrapped, the connection is no longer tcp's to close.
-        opened = secure = context.wrap_socket(tcp, server_hostname=endpoint.host, suppress_ragged_eofs=False)
+        opened = secure = context.wrap_socket(
+            tcp, server_hostname=endpoint.host, suppress_ragged_eofs=False, do_handshake_on_connect=False
+        )
         tls = TlsTransport(secure, endpoint, identity)
+        tls.shake_hands()
         return WebSocketTransport(tls, endpoint) if endpoint.websocket else tls
     except OSError as error:
         opened.close()
@@ -70,43 +97,80 @@ class TlsTransport:
 
     def __init__(self, tls: ssl.SSLSocket, endpoint: Endpoint, identity: str) -> None:
         self._tls = tls
+        self._waiter = Waiter(tls)
         self._endpoint = endpoint
         self._identity = identity
         self._heard = False
+        self._closing = False
+        self._sending = False  # and what has been sent is no whole message
+
+    def shake_hands(self) -> None:
+        """Raise TlsError if that fails, or takes too long."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while (error := attempt(self._tls.do_handshake)) is not None:
+            if (events := _wanted(error)) is None:
+                raise tls_error(error, self._endpoint, self._identity) from error
+            if not self._waiter.wait(events, deadline - time.monotonic()):
+                raise self.silent()
+
+    def silent(self) -> TlsError:
+        """What to say of a server that does not answer in the time that connecting may take."""
+        return tls_error(TimeoutError(errno.ETIMEDOUT, "timed out"), self._endpoint, self._identity)
 
     def send(self, data: bytes) -> None:
-        try:
-            self._tls.settimeout(None)
-            self._tls.sendall(data)
-        except OSError as error:
-            if not self._heard:
-                self.receive(CONNECT_SECONDS)  # its alert, which says more, may be waiting
-            raise self._explain(error) from error
+        self._sending = True
+        rest = memoryview(data)
+        while rest:
+            sent = attempt(self._tls.send, rest)
+            if not isinstance(sent, OSError):
+                rest = rest[sent:]
+            elif (events := _wanted(sent)) is not None:
+                self._waiter.wait(events, None)
+            else:
+                if not self._heard and self.wait(CONNECT_SECONDS):
+                    self.receive()  # its alert, which says more, may be waiting
+                raise self._explain(sent) from sent
+        self._sending = False
 
-    def receive(self, timeout: float | None) -> bytes:
-        try:
-            self._tls.settimeout(timeout)
-            data = self._tls.recv(RECEIVE_BYTES)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise self._explain(error) from error
+    def receive(self) -> bytes | None:
+        data = attempt(self._tls.recv, RECEIVE_BYTES)
+        if isinstance(data, OSError):
+            if _wanted(data) is not None:
+                return None
+            raise self._explain(data) from data
         if not data and not self._heard:
             raise self._explain(ssl.SSLEOFError())
         self._heard = True
         return data
 
-    def close(self) -> None:
-        # Say goodbye (close_notify), without waiting for the server to say it too.
-        with contextlib.suppress(OSError, ValueError):
-            self._tls.settimeout(0)
-            self._tls.unwrap()
-        self._tls.close()
+    def wait(self, timeout: float) -> bool:
+        return self._waiter.wait(select.POLLIN, timeout)
+
+    def has_room(self) -> bool:
+        return self._waiter.wait(select.POLLOUT, 0)
+
+    def close(self, last: bytes = b"") -> None:
+        """Close it; say goodbye (``last``, and close_notify) as far as that needs no waiting."""
+        try:
+            if not self._closing and not self._sending:
+                self._closing = True
+                if last:
+                    attempt(self._tls.send, last)
+                attempt(self._tls.unwrap)
+        finally:
+            self._tls.close()
 
     def _explain(self, error: OSError) -> CutError | TlsError:
         if self._heard:
             return CutError(f"The connection to {self._endpoint} was cut ({error.strerror or error}).")
         return tls_error(error, self._endpoint, self._identity)
+
+
+def _wanted(error: OSError) -> int | None:
+    """The event of poll(2) that OpenSSL waits for; None if it is a failure."""
+    if isinstance(error, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else None
 
 
 class WebSocketTransport:
@@ -127,8 +191,11 @@ class WebSocketTransport:
         request = Request(host=str(endpoint), target="/", subprotocols=[WEBSOCKET_SUBPROTOCOL])
         below.send(self._websocket.send(request))
         rejected = None
+        deadline = time.monotonic() + CONNECT_SECONDS
         while not accepted:
-            for event in self._events(CONNECT_SECONDS):
+            if (events := self._events()) is None and not below.wait(deadline - time.monotonic()):
+                raise below.silent()
+            for event in events or ():
                 match event:
                     case AcceptConnection(subprotocol=subprotocol):
                         if subprotocol != WEBSOCKET_SUBPROTOCOL:
@@ -155,12 +222,20 @@ class WebSocketTransport:
             raise CutError(f"{self._endpoint} has closed the connection.") from error
         self._below.send(message)
 
-    def receive(self, timeout: float | None) -> bytes:
+    def receive(self) -> bytes | None:
         while not self._buffer and not self._ended:
-            for event in self._events(timeout):
+            if (events := self._events()) is None:
+                return None
+            for event in events:
                 self._take(event)
         data, self._buffer = bytes(self._buffer), bytearray()
         return data
+
+    def wait(self, timeout: float) -> bool:
+        return self._below.wait(timeout)
+
+    def has_room(self) -> bool:
+        return self._below.has_room()
 
     def _take(self, event: "Event") -> None:
         from wsproto.events import BytesMessage, CloseConnection, Ping
@@ -181,14 +256,20 @@ class WebSocketTransport:
         from wsproto.events import CloseConnection
         from wsproto.utilities import LocalProtocolError
 
-        with contextlib.suppress(CutError, LocalProtocolError):
-            self._below.send(self._websocket.send(CloseConnection(code=1000)))
-        self._below.close()
+        last = b""
+        try:
+            with contextlib.suppress(LocalProtocolError):
+                last = self._websocket.send(CloseConnection(code=1000))
+        finally:
+            self._below.close(last)
 
-    def _events(self, timeout: float | None) -> "list[Event]":
+    def _events(self) -> "list[Event] | None":
+        """What has come, if anything has."""
         from wsproto.utilities import RemoteProtocolError
 
-        data = self._below.receive(timeout)
+        data = self._below.receive()
+        if data is None:
+            return None
         if not data:
             raise CutError(f"The connection to {self._endpoint} was cut.")
         try:
@@ -209,12 +290,6 @@ def tls_context(endpoint: Endpoint, certs: Path, identity: str) -> ssl.SSLContex
         return client_context(certs, identity, alpn=alpn, here=endpoint.is_here)
     except ContextError as error:
         raise CertificatesError(*error.args) from error.__cause__
-
-
-def unreachable(endpoint: Endpoint, error: OSError) -> str:
-    """Say that nobody answers, and what to do."""
-    reason = error.strerror or str(error) or "no answer"
-    return f"Cannot reach the server at {endpoint} ({reason}): check --server, and that it runs."
 
 
 def tls_error(error: BaseException, endpoint: Endpoint, identity: str) -> TlsError:

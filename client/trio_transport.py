@@ -13,7 +13,8 @@ from wire.trio_stream import MAX_MESSAGE_BYTES, RECEIVE_BYTES, ByteStream, WebSo
 
 from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
 from .errors import ClientError, ConnectError, CutError, TlsError
-from .transport import CONNECT_SECONDS, tls_context, tls_error, unreachable
+from .sockets import unreachable
+from .transport import CONNECT_SECONDS, tls_context, tls_error
 
 
 class Transport(Protocol):

@@ -128,7 +128,12 @@ def _exchange(endpoint: Endpoint, certs: Path, identity: str, requests: bytes) -
     decoder = FrameDecoder()
     with contextlib.closing(transport):
         transport.send(requests)
-        while finals and (data := transport.receive(PATIENCE)):
+        while finals:
+            if (data := transport.receive()) is None:
+                assert transport.wait(PATIENCE)
+                continue
+            if not data:
+                break
             decoder.receive_data(data)
             while (payload := decoder.next_frame()) is not None:
                 message = decode_message(payload)

@@ -15,16 +15,20 @@ import worker
 from certs.trusted import NotAcceptedError, Reason
 from client import errors
 from wire.errors import ErrorCode, RequestError, WireError
+from worker.ceilings import LimitRefusedError
 from worker.child import SpawnError
 from worker.outbox import StalledError
 
 PACKAGES = (certs, client, wire, worker)
 #: How those are made that take something else than one sentence.
 MADE: dict[type[BaseException], Callable[[], BaseException]] = {
-    RequestError: lambda: RequestError(ErrorCode.STALLED, "Nobody took it.", 7),
+    RequestError: lambda: RequestError(
+        ErrorCode.BUSY, "Later.", 7, field="argv", limit="cpu", retry_after=1.5
+    ),
     errors.TlsError: lambda: errors.TlsError("It was refused.", cut=True),
     errors.UncertainStartError: lambda: errors.UncertainStartError("It may run.", job_id="a", restarted=True),
     NotAcceptedError: lambda: NotAcceptedError(Reason.EXPIRED, "It has expired."),
+    LimitRefusedError: lambda: LimitRefusedError("It cannot be enforced.", "memory"),
     SpawnError: lambda: SpawnError("exec", 2),
     StalledError: StalledError,
 }

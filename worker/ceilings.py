@@ -6,6 +6,7 @@ Sources: cgroup-v2.rst and cgroup-v1/{memory,blkio-controller}.rst in the kernel
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 from wire.limits import Limits
 
@@ -47,6 +48,9 @@ class LimitRefusedError(Exception):
     def __init__(self, message: str, limit: str) -> None:
         super().__init__(message)
         self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.limit), self.__dict__
 
 
 def check_enforceable(hierarchies: Hierarchies, limits: Limits) -> None:

@@ -31,8 +31,14 @@ class LastWords:
         ]
         self._reads.append(b"".join([self._server.send(word) for word in words]))
 
-    def receive(self, timeout: float | None) -> bytes:
+    def receive(self) -> bytes:
         return self._reads.pop(0)
+
+    def wait(self, timeout: float) -> bool:
+        return True
+
+    def has_room(self) -> bool:
+        return True
 
     def close(self) -> None:
         pass

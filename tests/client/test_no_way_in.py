@@ -10,7 +10,7 @@ from certs.authority import issue
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE
 from certs.errors import ContextError
 from certs.roles import Role
-from client import blocking_link, transport, trio_exchange, trio_transport
+from client import blocking_exchange, transport, trio_exchange, trio_transport
 from client.errors import (
     AddressError,
     CertificatesError,
@@ -46,7 +46,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that give up soon."""
     for module in (transport, trio_transport, trio_exchange):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
-    for module in (blocking_link, trio_exchange):
+    for module in (blocking_exchange, trio_exchange):
         monkeypatch.setattr(module, "PING_SECONDS", 0.1)
 
 
