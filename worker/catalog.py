@@ -13,9 +13,14 @@ _NUMBER = attrgetter("number")
 
 
 class Catalog:
-    """The jobs that were started and are not forgotten."""
+    """The jobs that were started and are not forgotten.
 
-    def __init__(self) -> None:
+    Args:
+        instance: names this life of the server, to which pages of the list belong.
+    """
+
+    def __init__(self, instance: str = "") -> None:
+        self._mark = instance[:8]
         self._jobs: dict[str, Job] = {}
         self._order: list[Job] = []  # the same, by number
         self._ids = Ids()
@@ -42,19 +47,27 @@ class Catalog:
         del self._order[bisect_left(self._order, job.number, key=_NUMBER)]
         return job
 
+    def cursor(self, job: Job) -> str:
+        """What `after` takes to go on behind a job, also once that has gone."""
+        return f"{job.number}:{self._mark}"
+
     def after(self, cursor: str | None) -> Iterator[Job]:
-        """Every job, or those behind a cursor, which is a job's ``number`` as text: it may have gone.
+        """Every job, or those behind a cursor.
 
         It costs what is taken of it, however many jobs there are; take it before the next checkpoint.
 
         Raises:
-            RequestError: that is no cursor.
+            RequestError: that is no cursor, or one of the server before its restart.
         """
-        cursor = "0" if cursor is None else cursor
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+        number, _, mark = ("0", "", self._mark) if cursor is None else cursor.partition(":")
+        reason = None
+        if not (number.isascii() and number.isdigit() and len(number) < 20):
             reason = f"list: {cursor!r:.60} is no `next` of a page."
+        elif mark != self._mark:
+            reason = "list: that page is one of before the server's restart; begin the list again."
+        if reason is not None:
             raise RequestError(ErrorCode.BAD_REQUEST, reason, field="after")
-        begin = bisect_right(self._order, int(cursor), key=_NUMBER)
+        begin = bisect_right(self._order, int(number), key=_NUMBER)
         return map(self._order.__getitem__, range(begin, len(self._order)))
 
     def find(self, id_or_prefix: str) -> Job:

@@ -180,18 +180,17 @@ async def list_jobs(call: Call, params: ListParams) -> Answer:
     return partial(_page, call.registry, params.after)
 
 
-def _page(registry: Registry, cursor: str | None) -> ListReply:
+def _page(registry: Registry, after: str | None) -> ListReply:
     page: list[JobStatus] = []
-    last = 0
     room = PAGE_BYTES
-    for job in registry.jobs.after(cursor):
+    for job in registry.jobs.after(after):
         status = job.status()
         # A short word costs as much work as some 32 bytes do.
         room -= 512 + sum(32 + len(word) for word in status.argv) + len(status.cwd or b"")
         if page and room < 0:
-            return ListReply(tuple(page), next=str(last))
+            return ListReply(tuple(page), next=after)
         page.append(status)
-        last = job.number
+        after = registry.jobs.cursor(job)
     return ListReply(tuple(page))
 
 

@@ -98,7 +98,7 @@ class Registry:
         self._spawner = spawner
         self._log = log
         #: Every job since the server's start, but for those that were forgotten.
-        self.jobs = Catalog()
+        self.jobs = Catalog(self.instance)
         #: Which starts may be asked for again.
         self.repeats = Repeats(self.jobs, self._room)
         self._unfinished = 0  # jobs that run or are being started

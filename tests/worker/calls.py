@@ -58,6 +58,9 @@ class FakeJob:
 class FakeCatalog(dict[str, FakeJob]):
     """Fake jobs by their ids."""
 
+    def cursor(self, job: FakeJob) -> str:
+        return str(job.number)
+
     def after(self, cursor: str | None) -> Iterator[FakeJob]:
         return (job for job in self.values() if cursor is None or job.number > int(cursor))
 

@@ -58,7 +58,8 @@ class Touched(list[SimpleNamespace]):
 
 
 @pytest.mark.parametrize(
-    ("cursor", "first"), [(None, 1), ("0", 1), ("1", 3), ("2", 3), ("15000", 15001), ("19999", None)]
+    ("cursor", "first"),
+    [(None, 1), ("0:", 1), ("1:", 3), ("2:", 3), ("15000:", 15001), ("19999:", None)],
 )
 def test_what_is_behind_a_cursor_is_found_without_a_look_at_the_rest(
     cursor: str | None, first: int | None
@@ -71,10 +72,25 @@ def test_what_is_behind_a_cursor_is_found_without_a_look_at_the_rest(
     assert jobs.touched < 50
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "\u0663", "9" * 20])
+@pytest.mark.parametrize("cursor", ["", "x", ":", "-1:", "1.5:", "\u0663:", "9" * 20 + ":"])
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(RequestError, match="is no `next` of a page"):
         Catalog().after(cursor)
+
+
+@pytest.mark.parametrize("other", ["e5b1c3a0-2f", ""])
+def test_a_cursor_of_before_a_restart_is_refused(other: str) -> None:
+    """Else the jobs up to that number would be left out, and nobody told."""
+    before, now = Catalog("0d9b7e3a-6c"), Catalog(other)
+    for catalog in (before, now):
+        for _ in range(3):
+            catalog.add(cast("Job", SimpleNamespace(id=str(len(list(catalog))))))
+    cursor = before.cursor(next(iter(before)))
+    assert len(list(before.after(cursor))) == 2
+    with pytest.raises(RequestError, match="before the server's restart"):
+        now.after(cursor)
+    with pytest.raises(RequestError, match="before the server's restart"):
+        before.after("1")  # as servers gave it that knew of no instance
 
 
 # --- find
@@ -293,7 +309,7 @@ async def test_pages_go_by_the_order_of_starts(registry: Registry) -> None:
     jobs = [await ended(registry, "true") for _ in range(4)]
     assert list(registry.jobs.after(None)) == jobs
     registry.remove(jobs[1].id)
-    assert list(registry.jobs.after(str(jobs[1].number))) == jobs[2:]
+    assert list(registry.jobs.after(registry.jobs.cursor(jobs[1]))) == jobs[2:]
     with pytest.raises(RequestError) as caught:
         registry.jobs.after("no cursor")
     assert caught.value.code is ErrorCode.BAD_REQUEST
