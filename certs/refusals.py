@@ -38,6 +38,10 @@ _SYNONYMS: Final = {
     "NO_CERTIFICATE": "CERTIFICATE_REQUIRED",
 }
 
+#: What stands around the words of an OpenSSL error: ``[SSL: HTTP_REQUEST] http request (_ssl.c:1006)``.
+_PLACE: Final = re.compile(r"^\[[^\]]*\] *| *\(_ssl\.c:\d+\)$")
+_ALERT: Final = re.compile(r"^(?:tls|ssl)v\d+ alert ")
+
 
 def refusal(error: BaseException, *, identity: str, server: str, names: Sequence[str] = ()) -> str:
     """One sentence for the failure of a TLS connection, seen from the client.
@@ -65,6 +69,16 @@ def refusal(error: BaseException, *, identity: str, server: str, names: Sequence
     return f"TLS with {server} failed ({problem}): {_CHECK_SERVER}, and see the server's log."
 
 
+def plain(error: BaseException) -> str:
+    """What an error says, for people: of OpenSSL's, without the names and places in its own source."""
+    if not isinstance(error, ssl.SSLError):
+        return getattr(error, "strerror", None) or str(error)
+    text = str(
+        error.strerror or "".join(error.args[:1])
+    )  # str() of one that is raised in Python is a tuple's
+    return _ALERT.sub("the other side says: ", _PLACE.sub("", text))
+
+
 def _root(error: BaseException) -> BaseException:
     while not isinstance(error, OSError) and error.__cause__ is not None:
         error = error.__cause__
@@ -76,7 +90,7 @@ def _alert(error: ssl.SSLError) -> str:
     # prefix of an alert, SSLV3_ALERT_ or TLSV1_ALERT_, tells its age and nothing else.
     reason: str | None = getattr(error, "reason", None)  # what ssl.py itself raises has none
     if reason is None:
-        reason = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error)).upper().replace(" ", "_")
+        reason = _PLACE.sub("", str(error)).upper().replace(" ", "_")
     return reason.rpartition("ALERT_")[2]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from certs.errors import ContextError
-from certs.refusals import refusal
+from certs.refusals import plain, refusal
 
 from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
 from .errors import CertificatesError, ConnectError, CutError, TlsError, WorkerServiceError
@@ -162,7 +162,7 @@ class TlsTransport:
 
     def _explain(self, error: OSError) -> CutError | TlsError:
         if self._heard:
-            return CutError(f"The connection to {self._endpoint} was cut ({error.strerror or error}).")
+            return CutError(f"The connection to {self._endpoint} was cut ({plain(error)}).")
         return tls_error(error, self._endpoint, self._identity)
 
 

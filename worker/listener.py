@@ -10,6 +10,7 @@ from typing import TypeAlias
 import trio
 
 from certs.contexts import ALPN_NATIVE
+from certs.refusals import plain
 from certs.roles import Identity, RoleError, identity_of
 from certs.trusted import Bearer
 from wire.errors import ErrorCode, RequestError
@@ -130,7 +131,7 @@ class _Entry:
             try:
                 await handshake.run(turn)
             except ssl.SSLError as error:
-                self._fate.refused(str(error))
+                self._fate.refused(plain(error))
                 await _send_alert(self._tcp, handshake.alert)
             else:
                 await self._go_on(handshake.stream)

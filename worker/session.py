@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from certs.refusals import plain
 from certs.roles import Identity
 from wire.connection import Connection, Role, Signal, State
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
@@ -249,7 +250,7 @@ def reason_of(error: BaseException) -> str:
     """The reason in an exception, or in the first of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) or str(error.__cause__ or type(error).__name__)
+    return plain(error) or plain(error.__cause__ or error) or type(error).__name__
 
 
 async def refuse(stream: ByteStream, error: RequestError) -> None:

@@ -1,11 +1,14 @@
 """Owns the `worker-service` program: its one way in, and its one way out for errors."""
 
+import contextlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from cyclopts.exceptions import CycloptsError
+
+from certs.refusals import plain
 
 from . import exits, streams, usage, words
 from .commands import app
@@ -32,7 +35,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         tokens = words.settle(arguments)
         job_command = tokens[:1] in (["run"], ["wait"])
-        return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        shown = streams.at_once() if _asks_for_help(tokens) else contextlib.nullcontext()
+        with shown:
+            return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except KeyboardInterrupt:
         return exits.Exit.SIGNAL + 2
     except exits.ReaderLeftError:
@@ -44,11 +49,16 @@ def run(arguments: Sequence[str]) -> int:
         streams.complain(str(error))
         return exits.as_ours(error) if job_command else exits.exit_code(error)
     except OSError as error:
-        streams.complain(f"{error.strerror or error}.")
+        streams.complain(f"{plain(error)}.")
         return exits.Exit.OURS if job_command else exits.Exit.FAILED
     except Exception as error:  # noqa: BLE001  # a traceback is nothing for people
         streams.complain(_defect(error))
         return exits.Exit.OURS if job_command else exits.Exit.SERVER
+
+
+def _asks_for_help(tokens: list[str]) -> bool:
+    own = tokens[: tokens.index("--")] if "--" in tokens else tokens
+    return not own or not {"--help", "-h", "--version"}.isdisjoint(own)
 
 
 def _defect(error: Exception) -> str:

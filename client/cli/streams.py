@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from .exits import OutputError, ReaderLeftError
@@ -43,6 +44,17 @@ def fill_closed() -> None:
                 os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number: this one
             except OSError:  # a root directory without devices
                 os.open("/", os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Put what is printed meanwhile into one write: a reader who leaves after a line is none that left us."""
+    before, sys.stdout = sys.stdout, _Whole(1, sys.stdout.encoding)
+    try:
+        yield
+    finally:
+        whole, sys.stdout = sys.stdout, before
+        whole.end()
 
 
 def are_one() -> bool:
@@ -116,6 +128,21 @@ class _Stdout(io.TextIOBase):
     def write(self, words: str, /) -> int:
         write(self._number, words.encode(self._encoding, "backslashreplace"))
         return len(words)
+
+
+class _Whole(_Stdout):
+    """The same, all of it at its end."""
+
+    def __init__(self, number: int, encoding: str) -> None:
+        super().__init__(number, encoding)
+        self._words: list[str] = []
+
+    def write(self, words: str, /) -> int:
+        self._words.append(words)
+        return len(words)
+
+    def end(self) -> None:
+        super().write("".join(self._words))
 
 
 class _Stderr(_Stdout):

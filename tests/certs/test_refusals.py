@@ -11,7 +11,7 @@ import trio
 
 from certs.authority import issue, make_ca
 from certs.contexts import client_context, server_context
-from certs.refusals import refusal
+from certs.refusals import plain, refusal
 from certs.roles import Role
 from tests.tlshelp import authority, handshake, key, make_directory, save
 
@@ -77,6 +77,29 @@ def test_the_server_refuses_the_client(
     assert there.error is not None
     assert there.error.reason == reason
     assert text in sentence(there.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl.SSLError(1, "[SSL: HTTP_REQUEST] http request (_ssl.c:1006)"), "http request"),
+        (ssl.SSLError(1, "[SSL] something new (_ssl.c:1)"), "something new"),
+        (
+            ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca (_ssl.c:1006)"),
+            "the other side says: unknown ca",
+        ),
+        (
+            ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:2580)"),
+            "EOF occurred in violation of protocol",
+        ),
+        (ssl.SSLError("it took too many steps"), "it took too many steps"),
+        (OSError(104, "Connection reset by peer"), "Connection reset by peer"),
+        (OSError("as it is"), "as it is"),
+        (trio.BrokenResourceError(), ""),
+    ],
+)
+def test_what_an_error_says(error: BaseException, words: str) -> None:
+    assert plain(error) == words
 
 
 def test_the_client_does_not_trust_the_server(certificates: Path, tmp_path: Path) -> None:

@@ -153,6 +153,14 @@ def test_a_reader_that_has_left(cli: Program, commands: dict[str, list[str]]) ->
     assert found == dict.fromkeys(asked, (Exit.SIGNAL + 13, b""))
 
 
+@pytest.mark.parametrize("words", [["--help"], [], ["run", "--help"], ["certs", "issue", "-h"]])
+def test_the_first_line_of_help_is_all_that_is_read(cli: Program, words: list[str]) -> None:
+    """However fast the reader leaves, what it is sent is sent."""
+    for _ in range(3):
+        shown = cli.shell('{ "$@"; echo $? >&2; } | head -n 1', *words)
+        assert shown.err == b"0\n"
+
+
 def test_every_command_is_asked(commands: dict[str, list[str]], server: Server) -> None:
     """`stream` and `run` print what a job does, `remove` forgets jobs: tests/cli/test_run.py has them."""
     assert {name.split()[0] for name in commands if name[0] != "-"} | {
