@@ -16,6 +16,8 @@ from client.blocking import Client, connect
 from tests.cgroups import cgroups_in, find_cgroups
 from tests.proc import stat_of
 
+#: Our own source.
+ROOT = Path(__file__).parents[1]
 #: How many times slower than a common machine this one is, for what depends on its speed alone. An emulated
 #: machine says so in SLOW_MACHINE.
 SLOW = int(os.environ.get("SLOW_MACHINE") or 1)
@@ -134,23 +136,24 @@ def serve(
     cwd: Path | None = None,
     prefix: Sequence[str] = (),
     port: int = 0,
+    root: Path | None = None,
 ) -> Iterator[Server]:
     """Run a server on a port of its own until the block ends; a traceback in its log fails the test.
 
     ``prefix`` is a command that executes the one behind it. ``port`` is one that is free; 0 for any.
+    ``root`` holds the source of another version than ours.
     """
     command = [*prefix, sys.executable, "-m", "client.cli", "serve"]
     command += ["--listen", f"127.0.0.1:{port}", "--certs", str(certs), *flags]
     if SLOW > 1 and "--handshake-timeout" not in flags:  # an emulated machine signs as slowly
         command += ["--handshake-timeout", f"{PATIENCE:g}"]
-    root = str(Path(__file__).parents[1])
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=cwd,
-        env=(env if env is not None else dict(os.environ)) | {"PYTHONPATH": root},
+        cwd=cwd or root,  # where `python -m` looks first
+        env=(env if env is not None else dict(os.environ)) | {"PYTHONPATH": str(root or ROOT)},
     )
     try:
         server = Server(process, certs)
