@@ -5,6 +5,7 @@ After a restart the beginning of an id may fit another job, a page another list,
 """
 
 import dataclasses
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -160,6 +161,11 @@ class Start(Asked):
 
     def _doubt(self, message: str, *, restarted: bool = False) -> UncertainStartError:
         return UncertainStartError(message, job_id=self._start.id, restarted=restarted)
+
+
+def new_id(features: frozenset[str]) -> str | None:
+    """A new id for a job of the caller's; None where the server is older than that."""
+    return str(uuid.uuid4()) if Feature.START_ID in features else None
 
 
 def result_after(answer: Answer, *, restarted: bool) -> dict[str, Any]:

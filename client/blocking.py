@@ -20,7 +20,7 @@ from wire.limits import Limits
 from wire.messages import Hello
 
 from . import transport
-from .asked import AboutJob, Pages
+from .asked import AboutJob, Pages, new_id
 from .blocking_link import Link
 from .blocking_output import Stream
 from .core import job_of, start_params
@@ -112,6 +112,10 @@ class Client:
         """Close the connection; jobs go on."""
         self._link.close()
 
+    def new_id(self) -> str | None:
+        """A new id for a job, which `start` takes; None if the server is older than that."""
+        return new_id(self.features)
+
     def start(
         self,
         argv: Sequence[str | bytes],
@@ -138,8 +142,8 @@ class Client:
             merge: one pipe for stdout and stderr, which keeps their exact order.
             seconds: stop the job after so long.
             user: the name of the server's user to run as; what its operator chose if None.
-            id: the job's id, such as ``str(uuid.uuid4())``; a new one if None. Whoever chooses it can find
-                the job, or ask for the same start again, however this call ends: by Ctrl-C, for example.
+            id: the job's id, as `new_id` makes it; a new one if None. Whoever chooses it can find the
+                job, or ask for the same start again, however this call ends: by Ctrl-C, for example.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
         return job_of(self._link.start(params, chosen=id is not None))

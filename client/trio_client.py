@@ -21,7 +21,7 @@ from wire.jobs import JobParams, JobStatus, StopParams, StreamParams
 from wire.limits import Limits
 from wire.messages import Hello
 
-from .asked import AboutJob, Pages
+from .asked import AboutJob, Pages, new_id
 from .core import job_of, start_params
 from .endpoint import Endpoint
 from .resume import DEFAULT_PATIENCE
@@ -116,6 +116,10 @@ class Client:
         """
         return self._link.exchange.server_time()
 
+    def new_id(self) -> str | None:
+        """A new id for a job, which `start` takes; None if the server is older than that."""
+        return new_id(self.features)
+
     async def start(
         self,
         argv: Sequence[str | bytes],
@@ -142,8 +146,8 @@ class Client:
             merge: one pipe for stdout and stderr, which keeps their exact order.
             seconds: stop the job after so long.
             user: the name of the server's user to run as; what its operator chose if None.
-            id: the job's id, such as ``str(uuid.uuid4())``; a new one if None. Whoever chooses it can find
-                the job, or ask for the same start again, however this call ends: cancelled, for example.
+            id: the job's id, as `new_id` makes it; a new one if None. Whoever chooses it can find the
+                job, or ask for the same start again, however this call ends: cancelled, for example.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
         return job_of(await self._link.start(params, chosen=id is not None))

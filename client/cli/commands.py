@@ -59,7 +59,13 @@ def start(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     """
     what.check("start", words)
     with where.connect() as client:
-        job = what.start(client, words)
+        job_id = client.new_id()
+        try:
+            job = what.start(client, words, job_id=job_id)
+        except KeyboardInterrupt:
+            which = "a job" if job_id is None else f"job {job_id}"
+            streams.complain(f"left before the server had answered: {which} may have been started.")
+            raise
     _say_notes(job)
     limited = " with resource limits" if job.limits else ""
     streams.put(f"job with id {job.id} started{limited}.\n")
@@ -246,7 +252,8 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
         # The handler is there before the job is: no Ctrl-C can leave a job behind unsaid.
         stopper = Stopper(where)
         stopper.listen()
-        job = what.start(client, words, merge=streams.are_one())
+        stopper.expect(job_id := client.new_id())
+        job = what.start(client, words, merge=streams.are_one(), job_id=job_id)
         stopper.begin(job.id)
         _say_notes(job)
         return attend(client, job)

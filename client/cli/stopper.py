@@ -16,6 +16,7 @@ class Stopper:
     def __init__(self, where: Where) -> None:
         self._where = where
         self._job_id: str | None = None
+        self._expected: str | None = None
         self._asked = False
         self._leaves_next = False
 
@@ -24,6 +25,10 @@ class Stopper:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.handle)
+
+    def expect(self, job_id: str | None) -> None:
+        """A job is about to be started, with this id if we choose it."""
+        self._expected = job_id
 
     def begin(self, job_id: str) -> None:
         """The job is there; a signal that came before this counts now."""
@@ -48,7 +53,8 @@ class Stopper:
                 self._stop()
 
     def _leave(self, number: int) -> None:
-        which = "a job that was being started" if self._job_id is None else f"job {self._job_id}"
+        job_id = self._job_id or self._expected
+        which = "a job that was being started" if job_id is None else f"job {job_id}"
         streams.complain(f"left before {which} had ended; `worker-service list` shows what became of it.")
         os._exit(Exit.SIGNAL + number)
 

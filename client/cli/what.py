@@ -97,7 +97,9 @@ class What:
                 )
         return found
 
-    def start(self, client: Client, words: tuple[str, ...], *, merge: bool = False) -> JobStatus:
+    def start(
+        self, client: Client, words: tuple[str, ...], *, merge: bool = False, job_id: str | None = None
+    ) -> JobStatus:
         """Start the job; ``merge`` is what is meant where no flag says."""
         return client.start(
             words,
@@ -107,6 +109,7 @@ class What:
             merge=merge if self.merge is None else self.merge,
             seconds=self.seconds(),
             user=self.user,
+            id=job_id,
         )
 
     def check(self, command: str, words: tuple[str, ...]) -> None:

@@ -5,7 +5,8 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,48 @@ def test_under_nohup_a_terminal_s_end_is_ignored(cli: Program, tmp_path: Path) -
         (tmp_path / "go").touch()
         ran = finish(running)
     assert (ran.code, ran.err) == (0, b"")
+
+
+# --- starts that nobody has answered yet
+
+
+@contextmanager
+def starting(server: Server, audit: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command whose start has come to the server, and waits there for the spawner."""
+    os.kill(server.spawner_pid, signal.SIGSTOP)
+    with Program(server.environment()).begin(*words) as running:
+        eventually(lambda: b'"method":"start"' in audit.read_bytes(), "the start's line in the audit log")
+        yield running
+
+
+@pytest.mark.parametrize("command", ["start", "run"])
+def test_leaving_a_start_tells_its_job(shared_certificates: Path, tmp_path: Path, command: str) -> None:
+    audit = tmp_path / "audit.log"
+    with serve(shared_certificates, "--audit", str(audit)) as server:
+        with starting(server, audit, command, "true") as running:
+            running.send_signal(signal.SIGINT)
+            if command == "run":  # whose first Ctrl-C stops the job, once it is there
+                running.send_signal(signal.SIGTERM)
+            left = finish(running)
+        os.kill(server.spawner_pid, signal.SIGCONT)
+        job = re.search(ID, left.sentence)
+        assert job is not None
+        assert Program(server.environment())("wait", job[0]).code == 0
+    assert left.code == 128 + (signal.SIGINT if command == "start" else signal.SIGTERM)
+    assert "left before" in left.sentence
+
+
+@pytest.mark.parametrize(("command", "code"), [("start", 5), ("run", 125)])
+def test_a_start_that_may_have_been_done_is_told_with_its_job(
+    shared_certificates: Path, tmp_path: Path, command: str, code: int
+) -> None:
+    audit = tmp_path / "audit.log"
+    with (
+        serve(shared_certificates, "--audit", str(audit)) as server,
+        starting(server, audit, command, "--patience", "0.2", "--", "true") as running,
+    ):
+        os.kill(server.spawner_pid, signal.SIGCONT)
+        server.process.kill()
+        ended = finish(running)
+    assert ended.code == code
+    assert re.search(rf"Whether job {ID} was started is not known\.$", ended.sentence)
