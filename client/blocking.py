@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
-from wire.jobs import JobParams, JobStatus, StopParams, StreamParams
+from wire.jobs import JobParams, JobStatus, StopParams
 from wire.limits import Limits
 from wire.messages import Hello
 
@@ -25,6 +25,7 @@ from .blocking_link import Link
 from .blocking_output import Stream
 from .core import job_of, start_params
 from .endpoint import Endpoint
+from .options import Gaps, StreamOptions, stream_params
 from .resume import DEFAULT_PATIENCE
 
 __all__ = ["Client", "Stream", "connect"]
@@ -109,7 +110,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; jobs go on."""
+        """Close the connection; jobs go on. Any thread may: what another waits for ends with a CutError."""
         self._link.close()
 
     def new_id(self) -> str | None:
@@ -170,27 +171,13 @@ class Client:
         while not pages.last:
             yield from pages.take(self._link.ask(pages)).jobs
 
-    def stream(
-        self,
-        job_id: str,
-        *,
-        offset: int = 0,
-        follow: bool = True,
-        tail_bytes: int | None = None,
-        tail_lines: int | None = None,
-        since: float | None = None,
-        stream: int | None = None,
-    ) -> "Stream":
+    def stream(self, job_id: str, *, gaps: Gaps = "raise", **options: Unpack[StreamOptions]) -> Stream:
         """Follow a job's output to its end.
 
         Args:
             job_id: the job's id, or a unique prefix of it.
-            offset: the byte of its log to begin at.
-            follow: whether to go on to the job's end, rather than end where its output does now.
-            tail_bytes: begin with so many of the last bytes.
-            tail_lines: begin with so many of the last lines.
-            since: begin with what was printed at this Unix time or later, by the server's clock.
-            stream: 1 for stdout alone, 2 for stderr alone.
+            gaps: whether bytes that cannot be had raise a GapError, or are yielded as a Gap.
+            options: which part of it: ``offset``, ``tail_bytes``, ``tail_lines``, ``since``, ``follow``,
+                ``stream``; see `client.options.StreamOptions`.
         """
-        params = StreamParams(job_id, offset, follow, tail_bytes, tail_lines, since, stream)
-        return Stream(self._link, params)
+        return Stream(self._link, stream_params(job_id, gaps, **options), gaps=gaps)

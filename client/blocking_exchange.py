@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from types import TracebackType
+from typing import Final
 
 from wire.errors import RemoteProtocolError, RequestError, WireError
 from wire.messages import Hello, Output
@@ -19,6 +20,9 @@ from .errors import ClientError, CutError, WorkerServiceError
 from .interruption import interruption
 from .resume import Life
 from .transport import Transport
+
+#: What the methods of a client that was closed say.
+CLOSED: Final = "This client is closed."
 
 
 class _Section:
@@ -62,6 +66,7 @@ class Exchange:
         self._error: ClientError | WireError | None = None
         self._unsent: ClientError | None = None
         self._section = _Section()
+        self._abandoned = False
         self._asked = False  # whether it is there, and nothing has come since
         self.life = Life(time.monotonic())
         try:
@@ -89,8 +94,14 @@ class Exchange:
 
     def close(self) -> None:
         """Close the transport; what came already may still be had."""
-        self._end(CutError("This client is closed."))
+        self._end(CutError(CLOSED))
         self._transport.close()
+
+    def abandon(self) -> None:
+        """End it from another thread, whose user wakes up and closes the transport."""
+        self._abandoned = True
+        self._end(CutError(CLOSED))
+        self._transport.shut()
 
     @property
     def error(self) -> ClientError | WireError | None:
@@ -98,6 +109,8 @@ class Exchange:
         if self._section.torn:
             self._end(CutError("The connection was given up: an exception struck while it was in use."))
             self._section.torn = False
+            self._transport.close()
+        if self._abandoned:
             self._transport.close()
         return self._error
 

@@ -10,7 +10,7 @@ from wire.jobs import StartParams
 from .asked import Asked, Start, result_after
 from .blocking_exchange import Exchange
 from .core import refused
-from .errors import ClientError, CutError
+from .errors import ClientError, CutError, InUseError
 from .resume import Backoff, may_pass, was_cut
 from .transport import Transport
 from .turn import Turn, in_turn
@@ -40,11 +40,14 @@ class Link:
         #: Whether the server was restarted since the first connection.
         self.restarted = False
 
-    @in_turn
     def close(self) -> None:
-        """End it; what is under way fails."""
+        """End it; what is under way fails, in another thread too."""
         self._closed = True
-        self.exchange.close()
+        try:
+            with self.turn:
+                self.exchange.close()
+        except InUseError:
+            self.exchange.abandon()
 
     @in_turn
     def begin(self, asked: Asked) -> tuple[Exchange, int]:
@@ -116,6 +119,8 @@ class Link:
         self._backoff.cut(time.monotonic(), worked=old.life.worked)
         try:
             self.exchange = self._open(self._dial, cut)
+            if self._closed:  # by another thread, meanwhile
+                self.exchange.close()
             self.restarted |= self.exchange.hello.instance != old.hello.instance
         except BaseException:
             self._backoff.give_up()

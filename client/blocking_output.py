@@ -6,24 +6,27 @@ from typing import Self
 
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.jobs import JobStatus, StreamParams
-from wire.messages import Output
+from wire.messages import Gap, Output
 
 from .asked import AboutJob, result_after
 from .blocking_link import Link
 from .core import Answer, Piece, job_of, refused
-from .errors import CutError, WorkerServiceError
+from .errors import CutError, GapError, WorkerServiceError
+from .options import Gaps
 from .resume import Backoff, Place
 
 
 class Stream:
     """A job's output, piece by piece. Iterate it; `job` is the final status once it has ended.
 
-    A piece is an Output, or a Gap for bytes that cannot be had. After a cut it goes on at the next byte by
+    A piece is an Output. Bytes that cannot be had raise a GapError, after which it can be iterated again,
+    behind them; with ``gaps="yield"`` they are a piece, a Gap. After a cut it goes on at the next byte by
     itself. Leaving its ``with`` before the end cancels it at the server; the job goes on.
     """
 
-    def __init__(self, link: Link, params: StreamParams) -> None:
+    def __init__(self, link: Link, params: StreamParams, *, gaps: Gaps) -> None:
         self._link = link
+        self._gaps = gaps
         self._place = Place(params)
         self._asked = AboutJob("stream", params)
         self._ending = Backoff(link.patience)
@@ -88,10 +91,13 @@ class Stream:
                 raise StopIteration
             after = self._place.after(piece)
             taken = piece if isinstance(piece, Output) else None
+            lost = GapError(piece) if isinstance(piece, Gap) and self._gaps == "raise" else None
         # No signal handler runs in what follows, as nothing is called: the caller gets the piece for certain.
         self._place.offset = after
         self._taken = taken
         self._struck = False
+        if lost is not None:
+            raise lost
         return piece
 
     def _next(self) -> Piece | None:

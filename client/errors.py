@@ -8,6 +8,7 @@
     │   ├── TlsError                    TLS was refused, by the server or by us
     │   └── CutError                    the connection ended before the answer was complete
     │       └── UncertainStartError     a start's, whose job may have run: `job_id` says which
+    ├── GapError                        some output cannot be had any more: `gap` says which
     ├── InUseError                      another thread uses this blocking client; a RuntimeError too
     ├── RequestError                    the server refused: `code` says why, for programs
     └── ProtocolError                   the two ends disagree about the protocol
@@ -16,6 +17,8 @@
 
 All of them can be pickled. An argument of a wrong type or form is Python's own TypeError or ValueError.
 """
+
+from typing import Any
 
 from certs.errors import ContextError
 from wire.errors import (
@@ -26,6 +29,7 @@ from wire.errors import (
     RequestError,
     WorkerServiceError,
 )
+from wire.messages import Gap
 
 __all__ = [
     "AddressError",
@@ -34,6 +38,7 @@ __all__ = [
     "ConnectError",
     "CutError",
     "ErrorCode",
+    "GapError",
     "InUseError",
     "LocalProtocolError",
     "ProtocolError",
@@ -91,6 +96,28 @@ class UncertainStartError(CutError):
         super().__init__(message)
         self.job_id = job_id
         self.restarted = restarted
+
+
+class GapError(WorkerServiceError):
+    """Some of a job's output cannot be had. The stream goes on behind it when it is iterated again.
+
+    Args:
+        gap: which bytes, and why.
+
+    Attributes:
+        offset: the byte behind them, at which it goes on.
+    """
+
+    def __init__(self, gap: Gap) -> None:
+        self.gap = gap
+        self.offset = gap.offset + gap.size
+        super().__init__(
+            f"{gap.size} bytes of output, from byte {gap.offset} on, cannot be had ({gap.reason}): "
+            f"iterate again to go on at byte {self.offset}, or ask for gaps='yield'."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.gap,), self.__dict__
 
 
 class InUseError(WorkerServiceError, RuntimeError):

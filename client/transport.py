@@ -1,10 +1,9 @@
-"""Owns the blocking client's transports: TLS over a socket, and WebSocket inside it (wsproto, sans-IO).
+"""Owns what carries the blocking client's bytes: TLS over a socket, and how it is opened.
 
 The socket never blocks. All waiting is done in `sockets.Waiter`, which tells a time-out by its value, so that
 a TimeoutError which a signal handler of the caller's raises is never taken for one.
 """
 
-import contextlib
 import errno
 import select
 import socket
@@ -12,19 +11,16 @@ import ssl
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from certs.errors import ContextError
 from certs.refusals import plain, refusal
 
-from .endpoint import WEBSOCKET_SUBPROTOCOL, Endpoint
-from .errors import CertificatesError, ConnectError, CutError, TlsError, WorkerServiceError
+from .endpoint import Endpoint
+from .errors import CertificatesError, CutError, TlsError, WorkerServiceError
 from .interruption import attempt, interruption
 from .sockets import Waiter, connect_tcp
-
-if TYPE_CHECKING:
-    from wsproto.events import Event
 
 CONNECT_SECONDS = 10.0
 RECEIVE_BYTES = 256 * 1024
@@ -46,6 +42,9 @@ class Transport(Protocol):
 
     def has_room(self) -> bool:
         """Whether some hundred bytes can be sent without waiting."""
+
+    def shut(self) -> None:
+        """End it for both sides, from any thread; whoever waits for it wakes up, and is to close it."""
 
     def close(self) -> None:
         """Close it, without waiting for anybody."""
@@ -79,7 +78,12 @@ def _connect(endpoint: Endpoint, certs: Path, identity: str) -> Transport:
         )
         tls = TlsTransport(secure, endpoint, identity)
         tls.shake_hands()
-        return WebSocketTransport(tls, endpoint) if endpoint.websocket else tls
+        if not endpoint.websocket:
+            return tls
+        # Imported here: the command line loads it only for wss://.
+        from .websocket_transport import WebSocketTransport
+
+        return WebSocketTransport(tls, endpoint, CONNECT_SECONDS)
     except OSError as error:
         opened.close()
         raise tls_error(error, endpoint, identity) from error
@@ -149,6 +153,10 @@ class TlsTransport:
     def has_room(self) -> bool:
         return self._waiter.wait(select.POLLOUT, 0)
 
+    def shut(self) -> None:
+        # Not the SSLSocket's own, which takes TLS off: the thread that reads would be given encrypted bytes.
+        attempt(socket.socket.shutdown, self._tls, socket.SHUT_RDWR)
+
     def close(self, last: bytes = b"") -> None:
         """Close it; say goodbye (``last``, and close_notify) as far as that needs no waiting."""
         try:
@@ -171,112 +179,6 @@ def _wanted(error: OSError) -> int | None:
     if isinstance(error, ssl.SSLWantReadError):
         return select.POLLIN
     return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else None
-
-
-class WebSocketTransport:
-    """Bytes over binary WebSocket messages."""
-
-    def __init__(self, below: TlsTransport, endpoint: Endpoint) -> None:
-        # Imported here: the command line loads it only for wss://.
-        from wsproto import WSConnection
-        from wsproto.connection import ConnectionType
-        from wsproto.events import AcceptConnection, RejectConnection, RejectData, Request
-
-        self._below = below
-        self._endpoint = endpoint
-        self._websocket: WSConnection = WSConnection(ConnectionType.CLIENT)
-        self._buffer = bytearray()
-        self._ended = False
-        accepted = False
-        request = Request(host=str(endpoint), target="/", subprotocols=[WEBSOCKET_SUBPROTOCOL])
-        below.send(self._websocket.send(request))
-        rejected = None
-        deadline = time.monotonic() + CONNECT_SECONDS
-        while not accepted:
-            if (events := self._events()) is None and not below.wait(deadline - time.monotonic()):
-                raise below.silent()
-            for event in events or ():
-                match event:
-                    case AcceptConnection(subprotocol=subprotocol):
-                        if subprotocol != WEBSOCKET_SUBPROTOCOL:
-                            raise ConnectError(
-                                f"{endpoint} speaks WebSocket, but not our protocol: check --server."
-                            )
-                        accepted = True
-                    case RejectConnection(status_code=status, has_body=has_body):
-                        rejected = f"{endpoint} refuses our WebSocket (HTTP status {status}): check --server."
-                        if not has_body:
-                            raise ConnectError(rejected)
-                    case RejectData(body_finished=True):
-                        raise ConnectError(rejected or "")
-                    case _:
-                        self._take(event)  # the first messages may come along with the acceptance
-
-    def send(self, data: bytes) -> None:
-        from wsproto.events import BytesMessage
-        from wsproto.utilities import LocalProtocolError
-
-        try:
-            message = self._websocket.send(BytesMessage(data))
-        except LocalProtocolError as error:
-            raise CutError(f"{self._endpoint} has closed the connection.") from error
-        self._below.send(message)
-
-    def receive(self) -> bytes | None:
-        while not self._buffer and not self._ended:
-            if (events := self._events()) is None:
-                return None
-            for event in events:
-                self._take(event)
-        data, self._buffer = bytes(self._buffer), bytearray()
-        return data
-
-    def wait(self, timeout: float) -> bool:
-        return self._below.wait(timeout)
-
-    def has_room(self) -> bool:
-        return self._below.has_room()
-
-    def _take(self, event: "Event") -> None:
-        from wsproto.events import BytesMessage, CloseConnection, Ping
-
-        match event:
-            case BytesMessage(data=data):
-                self._buffer += data
-            case Ping():
-                self._below.send(self._websocket.send(event.response()))
-            case CloseConnection():
-                self._ended = True
-                with contextlib.suppress(CutError):
-                    self._below.send(self._websocket.send(event.response()))
-            case _:
-                pass
-
-    def close(self) -> None:
-        from wsproto.events import CloseConnection
-        from wsproto.utilities import LocalProtocolError
-
-        last = b""
-        try:
-            with contextlib.suppress(LocalProtocolError):
-                last = self._websocket.send(CloseConnection(code=1000))
-        finally:
-            self._below.close(last)
-
-    def _events(self) -> "list[Event] | None":
-        """What has come, if anything has."""
-        from wsproto.utilities import RemoteProtocolError
-
-        data = self._below.receive()
-        if data is None:
-            return None
-        if not data:
-            raise CutError(f"The connection to {self._endpoint} was cut.")
-        try:
-            self._websocket.receive_data(data)
-            return list(self._websocket.events())
-        except RemoteProtocolError as error:
-            raise ConnectError(f"{self._endpoint} does not answer as a WebSocket: check --server.") from error
 
 
 def tls_context(endpoint: Endpoint, certs: Path, identity: str) -> ssl.SSLContext:

@@ -7,11 +7,12 @@ import trio
 
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.jobs import JobStatus, StreamParams
-from wire.messages import Output
+from wire.messages import Gap, Output
 
 from .asked import AboutJob, result_after
 from .core import Answer, Piece, job_of, refused
-from .errors import CutError
+from .errors import CutError, GapError
+from .options import Gaps
 from .resume import Backoff, Place
 from .trio_exchange import Events, Exchange
 from .trio_link import Link
@@ -20,12 +21,14 @@ from .trio_link import Link
 class Stream:
     """A job's output, piece by piece, within ``async with``; `job` is the final status once it has ended.
 
-    A piece is an Output, or a Gap for bytes that cannot be had. After a cut it goes on at the next byte by
+    A piece is an Output. Bytes that cannot be had raise a GapError, after which it can be iterated again,
+    behind them; with ``gaps="yield"`` they are a piece, a Gap. After a cut it goes on at the next byte by
     itself. Leaving the block before the end cancels it at the server; the job goes on.
     """
 
-    def __init__(self, link: Link, params: StreamParams) -> None:
+    def __init__(self, link: Link, params: StreamParams, *, gaps: Gaps) -> None:
         self._link = link
+        self._gaps = gaps
         self._place = Place(params)
         self._asked = AboutJob("stream", params)
         self._ending = Backoff(link.patience)
@@ -73,6 +76,8 @@ class Stream:
             raise StopAsyncIteration
         async with self._turn:
             event = await self._next()
+            if isinstance(event, Gap) and self._gaps == "raise":
+                raise GapError(event)
             if not isinstance(event, Answer):
                 return event
             self._over = True

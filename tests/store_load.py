@@ -112,7 +112,7 @@ async def run(server: Server, load: Load, files: list[Path]) -> Found:
 async def printed(client: Client, id_: str) -> str:
     """The hash of what a job has printed."""
     found = hashlib.sha256()
-    async with client.stream(id_) as stream:
+    async with client.stream(id_, gaps="yield") as stream:
         async for piece in stream:
             found.update(b"a gap" if isinstance(piece, Gap) else piece.data)
     return found.hexdigest()

@@ -15,6 +15,7 @@ import worker
 from certs.trusted import NotAcceptedError, Reason
 from client import errors
 from wire.errors import ErrorCode, RequestError, WireError
+from wire.messages import Gap, GapReason
 from worker.ceilings import LimitRefusedError
 from worker.child import SpawnError
 from worker.outbox import StalledError
@@ -25,6 +26,7 @@ MADE: dict[type[BaseException], Callable[[], BaseException]] = {
     RequestError: lambda: RequestError(
         ErrorCode.BUSY, "Later.", 7, field="argv", limit="cpu", retry_after=1.5
     ),
+    errors.GapError: lambda: errors.GapError(Gap(1, 12, 100, GapReason.DROPPED)),
     errors.TlsError: lambda: errors.TlsError("It was refused.", cut=True),
     errors.UncertainStartError: lambda: errors.UncertainStartError("It may run.", job_id="a", restarted=True),
     NotAcceptedError: lambda: NotAcceptedError(Reason.EXPIRED, "It has expired."),

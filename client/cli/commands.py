@@ -163,7 +163,7 @@ def stream(job: JobId, /, *, which: Which = _ALL, where: Where = _HERE) -> int:
     with where.connect() as client:
         for note in which.notes(client.server_time() or time.time()):
             streams.complain(f"note: {note}")
-        with client.stream(job, **which.keywords(clock_of(client))) as output:
+        with client.stream(job, gaps="yield", **which.keywords(clock_of(client))) as output:
             whole = copy(output)
     return Exit.OK if whole else Exit.FAILED
 

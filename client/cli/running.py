@@ -17,7 +17,7 @@ def attend(client: Client, job: JobStatus) -> int:
         CutError: what became of the job is not known.
     """
     try:
-        with client.stream(job.id) as output:
+        with client.stream(job.id, gaps="yield") as output:
             copy(output)
     except OutputError:
         _stop(client, job.id)

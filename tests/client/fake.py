@@ -83,6 +83,9 @@ class BlockingLink:
     def has_room(self) -> bool:
         return True
 
+    def shut(self) -> None:
+        self.server.close()
+
     def close(self) -> None:
         self.closed = True
 

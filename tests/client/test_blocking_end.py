@@ -40,6 +40,9 @@ class LastWords:
     def has_room(self) -> bool:
         return True
 
+    def shut(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

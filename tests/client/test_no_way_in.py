@@ -85,7 +85,7 @@ async def test_a_host_that_no_name_can_be(kind: str, scheme: str, host: str, cer
 
 
 async def test_an_address_that_is_none(kind: str, certs: Path) -> None:
-    assert "HOST:PORT" in str(await fail(kind, "nowhere", certs))
+    assert "nowhere:8443" in str(await fail(kind, "nowhere", certs))
     assert type(await fail(kind, "nowhere", certs)) is AddressError
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from client.errors import ConnectError, CutError, TlsError
+from client.errors import ConnectError, CutError, GapError, TlsError
 from client.resume import DEFAULT_PATIENCE
 from tests.client.either import KINDS, Either, redialling
 from tests.client.fake import JOB, FakeServer
@@ -163,9 +163,34 @@ async def test_later_on_filter_and_follow_stay_and_the_start_does_not(kind: str)
     assert second.asked == [{"offset": 1004, **wanted}]
 
 
+async def test_a_gap_raises_and_the_stream_can_be_taken_up_behind_it(kind: str) -> None:
+    servers = [LogServer(stop=300, gap=200), LogServer(gap=400)]
+    found = bytearray()
+    async with redialling(kind, servers) as client, client.stream("x") as stream:
+        for gap, size, offset in ((0, 200, 200), (300, 100, 400)):
+            sentence = f"{size} bytes.*from byte {gap} on.*dropped"
+            with pytest.raises(GapError, match=sentence) as caught:  # noqa: PT012
+                while (piece := await stream.piece()) is not None:
+                    found += piece.data
+            assert (caught.value.gap.offset, caught.value.gap.size) == (gap, size)
+            assert caught.value.offset == stream.offset == offset
+        while (piece := await stream.piece()) is not None:
+            found += piece.data
+        assert stream.job.id == JOB.id
+    assert found == LOG[200:300] + LOG[400:]
+
+
+async def test_gaps_raise_or_are_yielded(kind: str) -> None:
+    async with redialling(kind, [LogServer()]) as client:
+        with pytest.raises(ValueError, match="'raise' or 'yield'"):
+            client.stream("x", gaps="ignore")
+        with pytest.raises(TypeError, match="tail"):
+            client.stream("x", tail=5)
+
+
 async def test_a_gap_is_told_and_counts(kind: str) -> None:
     servers = [LogServer(stop=300, gap=200), LogServer(gap=400)]
-    async with redialling(kind, servers) as client, client.stream("x") as stream:
+    async with redialling(kind, servers) as client, client.stream("x", gaps="yield") as stream:
         gap = await stream.piece()
         assert isinstance(gap, Gap)
         assert (gap.offset, gap.size, gap.data, gap.stream) == (0, 200, b"", 0)

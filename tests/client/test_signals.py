@@ -1,6 +1,7 @@
 """What a signal handler of the caller's raises comes out of the blocking client at once (BEHAVIOURS 29)."""
 
 import hashlib
+import math
 import random
 import signal
 import socket
@@ -118,7 +119,8 @@ def test_a_stream_struck_at_any_moment_gives_each_byte_once(
         ended = False
         while not ended:
             try:
-                with alarm(chance.uniform(0, 0.05 * SLOW), error):
+                # The first strikes before the end for certain, the later ones leave time to get on.
+                with alarm(chance.uniform(0.0005, 0.05 * SLOW if strikes else 0.003), error):
                     for piece in stream:
                         assert isinstance(piece, Output)
                         assert piece.offset == len(found)
@@ -139,9 +141,11 @@ def test_a_stream_struck_at_any_moment_gives_each_byte_once(
 def test_out_of_connect_at_any_moment(server: Server, scheme: str, error: BaseException) -> None:
     """Either there is a client, which works, or there is the handler's error, and nothing else."""
     chance = random.Random(13)  # noqa: S311
-    began = time.monotonic()
-    server.connect(scheme=scheme).close()
-    usual = time.monotonic() - began
+    usual = math.inf
+    for _ in range(3):
+        began = time.monotonic()
+        server.connect(scheme=scheme).close()
+        usual = min(usual, time.monotonic() - began)
     strikes = 0
     for _ in range(30):
         client = None

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from client.blocking import Client
-from client.errors import InUseError, RequestError
+from client.blocking import Client, connect
+from client.errors import CutError, InUseError, RequestError
+from tests.client.either import SCHEMES
 from tests.harness import PATIENCE, Server, eventually
 
 
@@ -45,7 +46,11 @@ def test_a_second_thread_is_refused_while_the_first_waits(server: Server) -> Non
         error = eventually(lambda: refused(client), "a refusal")
         assert isinstance(error, RuntimeError)
         assert "one for each thread" in str(error)
-        for call in (lambda: client.start(["true"]), lambda: client.stream(job.id), client.close):
+        for call in (
+            lambda: client.start(["true"]),
+            lambda: client.stream(job.id),
+            lambda: client.query(job.id),
+        ):
             with pytest.raises(InUseError):
                 call()
         signal = other.stop(job.id).signal
@@ -67,6 +72,29 @@ def test_a_stream_is_one_threads_too(server: Server) -> None:
         thread.join(PATIENCE)
         assert pieces == []
         assert stream.job.signal == signal
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_to_close_it_ends_what_another_thread_waits_for(server: Server, scheme: str) -> None:
+    errors: list[CutError] = []
+    client = connect(scheme + server.address, certs=server.certs, identity="admin")  # which would come back
+    with server.connect() as other:
+        job = other.start(["sleep", "600"])
+
+        def wait() -> None:
+            try:
+                client.wait(job.id)
+            except CutError as error:
+                errors.append(error)
+
+        thread = insist(wait)
+        eventually(lambda: refused(client), "a refusal")
+        client.close()
+        thread.join(PATIENCE)
+        assert [str(error) for error in errors] == ["This client is closed."]
+        with pytest.raises(CutError, match="is closed"):
+            client.query(job.id)
+        other.stop(job.id)
 
 
 @pytest.mark.parametrize("locked", [False, True])

@@ -136,7 +136,7 @@ def test_with_drop_the_oldest_goes_and_everybody_is_told(shared_certificates: Pa
         assert ended.output == 32 * MIB
         dropped = ended.dropped or 0
         assert 24 * MIB < dropped < 32 * MIB
-        with client.stream(ended.id) as stream:
+        with client.stream(ended.id, gaps="yield") as stream:
             first, *rest = stream
         assert isinstance(first, Gap)
         assert (first.offset, first.size, first.reason) == (0, dropped, GapReason.DROPPED)

@@ -280,7 +280,9 @@ class Actor:
         place = offset
         self._doing = f"{job}, from {offset}, follow={follow}, stream={only}"
         try:
-            async with self._client.stream(job.id, offset=offset, follow=follow, stream=only) as stream:
+            async with self._client.stream(
+                job.id, gaps="yield", offset=offset, follow=follow, stream=only
+            ) as stream:
                 async for piece in stream:
                     if not isinstance(piece, Output):
                         expect(job.remove_asked, f"output is missing: {piece}")

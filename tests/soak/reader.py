@@ -154,7 +154,7 @@ class Reader:
     ) -> JobStatus | None:
         """Read pieces until there are enough, or all; the final status if it was all."""
         pieces = 0
-        async with self._caller.stream(known.id, **options) as stream:
+        async with self._caller.stream(known.id, gaps="yield", **options) as stream:
             async for piece in stream:
                 size = follower.bytes
                 follower.take(piece)
