@@ -17,6 +17,8 @@ from certs.errors import ContextError
 
 ALPN_NATIVE: Final = "worker.v1"
 ALPN_HTTP: Final = "http/1.1"
+#: What a server speaks, as it stands in a ClientHello.
+PROTOCOLS: Final = frozenset({ALPN_NATIVE.encode(), ALPN_HTTP.encode()})
 
 
 def default_directory() -> Path:
@@ -40,8 +42,8 @@ def default_directory() -> Path:
 def server_context(directory: Path) -> ssl.SSLContext:
     """The server's side of mutual TLS 1.3, from ``ca.crt``, ``server.crt`` and ``server.key``.
 
-    A peer that offers none of our protocols is not refused in the handshake (CPython does not let a server do
-    that): its ``selected_alpn_protocol()`` is None, and the listener treats it as HTTP.
+    A peer that offers none of our protocols is not refused by this context (CPython does not let a server do
+    that): its ``selected_alpn_protocol()`` is None. The listener looks into the ClientHello for it.
 
     Raises:
         ContextError: a file is missing, unreadable or not what it should be.

@@ -16,6 +16,9 @@ from typing import Final, Self, cast
 
 import trio
 
+from certs.contexts import PROTOCOLS
+
+from .client_hello import NO_APPLICATION_PROTOCOL, protocols
 from .line import Line
 from .threads import NoThreadError, run_in_thread
 
@@ -188,6 +191,9 @@ class Handshake:
         self._tcp = tcp
         self._queue = queue
         self._source = source
+        self._hello = b""  # what the client said before it had an answer
+        self._answered = False
+        self._alert = b""
         self._parts = _Parts(context)
         self.stream = trio.SSLStream(Sips(tcp), cast(ssl.SSLContext, self._parts), server_side=True)
 
@@ -211,12 +217,15 @@ class Handshake:
             with turn:
                 data = await self._tcp.receive_some(SIP_BYTES)
                 size += len(data)
+                if not self._answered:
+                    self._hello += data
                 if data:
                     self._parts.incoming.write(data)
                 else:
                     self._parts.incoming.write_eof()
                 done = await _compute(self._step)
             if self._parts.outgoing.pending:
+                self._check_protocol()
                 await self._tcp.send_all(self._parts.outgoing.read())
             if done:
                 return
@@ -224,8 +233,16 @@ class Handshake:
 
     @property
     def alert(self) -> bytes:
-        """What OpenSSL has left to say to the peer."""
-        return self._parts.outgoing.read()
+        """What is left to say to the peer, by us or by OpenSSL."""
+        return self._alert or self._parts.outgoing.read()
+
+    def _check_protocol(self) -> None:
+        """Refuse, before the first answer, a client that asks for protocols of which we speak none."""
+        asked = () if self._answered else protocols(self._hello)
+        self._hello, self._answered = b"", True
+        if asked and not PROTOCOLS.intersection(asked):
+            self._alert = NO_APPLICATION_PROTOCOL
+            raise ssl.SSLError(f"it speaks none of our protocols, but {b', '.join(asked)!r:.60}")
 
     def close(self) -> None:
         """Let go of OpenSSL's memory: an SSLStream refers to itself, and its 100 KB would wait for the
