@@ -26,6 +26,7 @@ import trio
 
 from certs.roles import DEFAULT_ARC, Identity
 from certs.trusted import Bearer
+from wire.errors import ErrorCode
 from wire.jobs import Cause, CauseKind
 from wire.trio_stream import ByteStream
 
@@ -58,8 +59,10 @@ from .trust import Trust
 from .users import Users
 from .watchdog import keep_alive
 
-#: Longest wait for sessions to end once every job has, in seconds.
+#: How long subscribers may read on once every job has ended, in seconds; then they are told that we go.
 SESSIONS_DEADLINE = 5.0
+#: How long each may take for that, in seconds; then it is cut.
+LAST_WORD_DEADLINE = 5.0
 #: Longest that a service manager is kept waiting for the end of a reload, in seconds.
 RELOAD_DEADLINE = 2.0
 _SHUTDOWN = Cause(CauseKind.STOPPED, by="server", detail="the server was shut down")
@@ -260,10 +263,8 @@ class Server:
                         accepting.start_soon(accept_forever, listener, lobby, gate, self._log)
                         host, port = listener.socket.getsockname()[:2]
                         self._log.info("listening", host=host, port=port)
-                        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                        self._trail.record(
-                            Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=where
-                        )
+                        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                        self._trail.record(Event.SERVER_STARTED, Outcome.DONE, server=self._name, listen=at)
                     self._notifier.ready("Serving.")
                     trio.lowlevel.add_instrument(self._lag)
                     await self._stop_asked.wait()
@@ -274,8 +275,15 @@ class Server:
                 await registry.stop_all(_SHUTDOWN, self._config.grace)
                 for session in tuple(self._sessions):
                     session.finish()
-                sessions.cancel_scope.deadline = trio.current_time() + SESSIONS_DEADLINE
+                giving.start_soon(self._end_sessions)
+                sessions.cancel_scope.deadline = trio.current_time() + SESSIONS_DEADLINE + LAST_WORD_DEADLINE
             giving.cancel_scope.cancel()
+
+    async def _end_sessions(self) -> None:
+        """Have those go that read on: one whose stream waits for credit would stay for ever."""
+        await trio.sleep(SESSIONS_DEADLINE)
+        for session in tuple(self._sessions):
+            session.end(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
 
     async def _heed(self, signals: AsyncIterator[int], registry: Registry) -> None:
         async for number in signals:
