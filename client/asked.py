@@ -15,6 +15,7 @@ from wire.features import Feature
 from wire.jobs import JobParams, ListParams, ListReply, StartParams, StopParams, StreamParams
 from wire.messages import Hello
 
+from .arguments import check_job_id
 from .core import Answer, Params, page_of, result_of
 from .errors import ClientError, UncertainStartError
 
@@ -63,6 +64,7 @@ class AboutJob(Asked):
     """A request about a job, by its id or the beginning of one."""
 
     def __init__(self, method: str, params: JobParams | StopParams | StreamParams) -> None:
+        check_job_id(params.id)
         super().__init__(method, params)
         self._whole = len(params.id) == _ID_LENGTH
         #: Whether something of the job came already, beside which another one's must not come.

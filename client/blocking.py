@@ -11,7 +11,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -20,10 +19,11 @@ from wire.limits import Limits
 from wire.messages import Hello
 
 from . import transport
+from .arguments import start_params
 from .asked import AboutJob, Pages, new_id
 from .blocking_link import Link
 from .blocking_output import Stream
-from .core import job_of, start_params
+from .core import job_of
 from .endpoint import Endpoint
 from .options import Gaps, StreamOptions, stream_params
 from .resume import DEFAULT_PATIENCE
@@ -31,12 +31,19 @@ from .resume import DEFAULT_PATIENCE
 __all__ = ["Client", "Stream", "connect"]
 
 
-def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAULT_PATIENCE) -> "Client":
+def connect(
+    server: str,
+    *,
+    certs: str | os.PathLike[str] | None = None,
+    identity: str,
+    patience: float = DEFAULT_PATIENCE,
+) -> "Client":
     """Connect to a server and wait for its hello.
 
     Args:
         server: HOST:PORT, or wss://HOST:PORT for WebSocket.
-        certs: the directory with ca.crt and the identity's certificate and key.
+        certs: the directory with ca.crt and the identity's certificate and key; if None,
+            ``worker-service/certs`` in $XDG_CONFIG_HOME or ~/.config, as for the command line.
         identity: the stem of these files, such as ``admin``.
         patience: seconds for which to try to come back after a cut; 0 for not at all. A try under way
             then is finished.
@@ -48,7 +55,7 @@ def connect(server: str, *, certs: Path, identity: str, patience: float = DEFAUL
         RemoteProtocolError: it is no server of ours.
     """
     endpoint = Endpoint.parse(server)
-    dial = partial(transport.connect, endpoint, certs, identity)
+    dial = partial(transport.connect, endpoint, transport.directory_of(certs), identity)
     return Client(dial(), str(endpoint), dial=dial, patience=patience)
 
 
@@ -136,7 +143,7 @@ class Client:
         does not announce the feature `start_id` is never asked again: a cut is a plain CutError then.
 
         Args:
-            argv: the program and its arguments.
+            argv: the program and its arguments, a word each: no shell reads them.
             env: variables added to those that the server lets through.
             cwd: an absolute path on the server; its own working directory if None.
             limits: ceilings that the kernel is to enforce.
@@ -145,6 +152,9 @@ class Client:
             user: the name of the server's user to run as; what its operator chose if None.
             id: the job's id, as `new_id` makes it; a new one if None. Whoever chooses it can find the
                 job, or ask for the same start again, however this call ends: by Ctrl-C, for example.
+
+        Raises:
+            TypeError, ValueError: an argument is none that a job can have; nothing was asked for.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
         return job_of(self._link.start(params, chosen=id is not None))

@@ -4,10 +4,8 @@ Bytes go in through `receive`, which gives the events for the requests under way
 collected in `data_to_send`. Pings are answered here.
 """
 
-import os
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +24,6 @@ from wire.jobs import (
     StopParams,
     StreamParams,
 )
-from wire.limits import Limits
 from wire.messages import Cancel, ClientHello, Failure, Gap, Hello, Output, Ping, Pong, Reply, Request
 
 from .errors import CutError
@@ -138,30 +135,6 @@ class Core:
 def refused(event: Answer | Piece, code: ErrorCode) -> bool:
     """Whether that is an answer with this error."""
     return isinstance(event, Answer) and isinstance(event.result, RequestError) and event.result.code is code
-
-
-def start_params(
-    argv: Sequence[str | bytes],
-    env: Mapping[str, str] | None,
-    cwd: str | os.PathLike[str] | None,
-    limits: Limits | None,
-    *,
-    merge: bool,
-    seconds: float | None,
-    user: str | None = None,
-    job_id: str | None = None,
-) -> StartParams:
-    """Build the parameters of ``start`` from what callers have; text becomes bytes as in os.fsencode."""
-    return StartParams(
-        argv=tuple(map(os.fsencode, argv)),
-        env={os.fsencode(key): os.fsencode(value) for key, value in (env or {}).items()} or None,
-        cwd=None if cwd is None else os.fsencode(cwd),
-        merge=merge,
-        timeout=seconds,
-        limits=limits or None,
-        user=user,
-        id=str(uuid.uuid4()) if job_id is None else job_id,
-    )
 
 
 def result_of(answer: Answer) -> dict[str, Any]:

@@ -5,6 +5,7 @@ a TimeoutError which a signal handler of the caller's raises is never taken for 
 """
 
 import errno
+import os
 import select
 import socket
 import ssl
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
+from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context, default_directory
 from certs.errors import ContextError
 from certs.refusals import plain, refusal
 
@@ -179,6 +180,20 @@ def _wanted(error: OSError) -> int | None:
     if isinstance(error, ssl.SSLWantReadError):
         return select.POLLIN
     return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else None
+
+
+def directory_of(certs: str | os.PathLike[str] | None) -> Path:
+    """Where the certificates are; by default, where `certs init` makes them.
+
+    Raises:
+        CertificatesError: there is no home directory to look in.
+    """
+    if certs is not None:
+        return Path(certs)
+    try:
+        return default_directory()
+    except ContextError as error:
+        raise CertificatesError(*error.args) from None
 
 
 def tls_context(endpoint: Endpoint, certs: Path, identity: str) -> ssl.SSLContext:

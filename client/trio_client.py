@@ -12,7 +12,6 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Self, Unpack
 
 import trio
@@ -21,11 +20,13 @@ from wire.jobs import JobParams, JobStatus, StopParams
 from wire.limits import Limits
 from wire.messages import Hello
 
+from .arguments import start_params
 from .asked import AboutJob, Pages, new_id
-from .core import job_of, start_params
+from .core import job_of
 from .endpoint import Endpoint
 from .options import Gaps, StreamOptions, stream_params
 from .resume import DEFAULT_PATIENCE
+from .transport import directory_of
 from .trio_exchange import Background
 from .trio_link import Dial, Link
 from .trio_output import Stream
@@ -34,7 +35,11 @@ from .trio_transport import Transport, connect
 
 @asynccontextmanager
 async def open_client(
-    server: str, *, certs: Path, identity: str, patience: float = DEFAULT_PATIENCE
+    server: str,
+    *,
+    certs: str | os.PathLike[str] | None = None,
+    identity: str,
+    patience: float = DEFAULT_PATIENCE,
 ) -> AsyncGenerator["Client"]:
     """Connect to a server, wait for its hello, and close the connection with the block; jobs go on.
 
@@ -43,7 +48,8 @@ async def open_client(
 
     Args:
         server: HOST:PORT, or wss://HOST:PORT for WebSocket.
-        certs: the directory with ca.crt and the identity's certificate and key.
+        certs: the directory with ca.crt and the identity's certificate and key; if None,
+            ``worker-service/certs`` in $XDG_CONFIG_HOME or ~/.config, as for the command line.
         identity: the stem of these files, such as ``admin``.
         patience: seconds for which to try to come back after a cut; 0 for not at all. A try under way
             then is finished.
@@ -56,7 +62,7 @@ async def open_client(
     """
     endpoint = Endpoint.parse(server)
     async with Background() as nursery:
-        dial = partial(connect, nursery, endpoint, certs, identity)
+        dial = partial(connect, nursery, endpoint, directory_of(certs), identity)
         async with client_over(await dial(), str(endpoint), dial=dial, patience=patience) as client:
             yield client
 
@@ -140,7 +146,7 @@ class Client:
         does not announce the feature `start_id` is never asked again: a cut is a plain CutError then.
 
         Args:
-            argv: the program and its arguments.
+            argv: the program and its arguments, a word each: no shell reads them.
             env: variables added to those that the server lets through.
             cwd: an absolute path on the server; its own working directory if None.
             limits: ceilings that the kernel is to enforce.
@@ -149,6 +155,9 @@ class Client:
             user: the name of the server's user to run as; what its operator chose if None.
             id: the job's id, as `new_id` makes it; a new one if None. Whoever chooses it can find the
                 job, or ask for the same start again, however this call ends: cancelled, for example.
+
+        Raises:
+            TypeError, ValueError: an argument is none that a job can have; nothing was asked for.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
         return job_of(await self._link.start(params, chosen=id is not None))

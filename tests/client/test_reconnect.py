@@ -180,14 +180,6 @@ async def test_a_gap_raises_and_the_stream_can_be_taken_up_behind_it(kind: str) 
     assert found == LOG[200:300] + LOG[400:]
 
 
-async def test_gaps_raise_or_are_yielded(kind: str) -> None:
-    async with redialling(kind, [LogServer()]) as client:
-        with pytest.raises(ValueError, match="'raise' or 'yield'"):
-            client.stream("x", gaps="ignore")
-        with pytest.raises(TypeError, match="tail"):
-            client.stream("x", tail=5)
-
-
 async def test_a_gap_is_told_and_counts(kind: str) -> None:
     servers = [LogServer(stop=300, gap=200), LogServer(gap=400)]
     async with redialling(kind, servers) as client, client.stream("x", gaps="yield") as stream:
