@@ -119,6 +119,11 @@ class Exchange:
         if (error := self.error) is not None:
             raise error
 
+    def catch_up(self) -> None:
+        """Take what came while nothing was under way; a server that has ended since is found so, unasked."""
+        while not self._events and self.error is None and self._take():
+            pass
+
     def begin(self, method: str, params: Params) -> int:
         """Send a request and return its id; that it cannot be sent, its `next` says."""
         self.check()

@@ -52,6 +52,7 @@ class Link:
     @in_turn
     def begin(self, asked: Asked) -> tuple[Exchange, int]:
         """Send a request, over a new connection if the last one was found cut."""
+        self.exchange.catch_up()
         if (error := self.exchange.error) is not None and was_cut(error):
             self.renew(self.exchange, error)
         exchange = self.exchange

@@ -31,8 +31,8 @@ class LastWords:
         ]
         self._reads.append(b"".join([self._server.send(word) for word in words]))
 
-    def receive(self) -> bytes:
-        return self._reads.pop(0)
+    def receive(self) -> bytes | None:
+        return self._reads.pop(0) if self._reads else None
 
     def wait(self, timeout: float) -> bool:
         return True

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 from client.errors import ClientError, ConnectError, CutError, UncertainStartError
 from client.resume import Backoff
@@ -139,6 +140,21 @@ async def test_a_start_that_fails_fails_for_its_repeat_too(kind: str) -> None:
         with pytest.raises(RequestError) as caught:
             await client.start(["true"])
         assert caught.value.code is ErrorCode.NO_SUCH_PROGRAM
+
+
+@pytest.mark.parametrize("end", [None, Failure(0, ErrorCode.SHUTTING_DOWN, "Good night.")])
+async def test_a_start_after_a_restart_that_nobody_was_asked_in_is_a_plain_one(
+    kind: str, end: Failure | None
+) -> None:
+    first, second = server(A, DONE), server(B, DONE)
+    async with redialling(kind, [first, second]) as client:
+        await client.start(["true"])
+        if end is not None:
+            first.say(end)
+        first.close()
+        await wait_all_tasks_blocked()
+        assert await client.start(["true"]) == ENDED
+    assert len(requests(first)) == len(requests(second)) == 1
 
 
 # --- jobs of before
