@@ -43,13 +43,19 @@ def explain_start(spec: ProcessSpec, error: SpawnError | LimitRefusedError | OSE
         case "exec", errno.ENOENT | errno.ENOTDIR:
             hint = "it is not on the job's PATH; give its full path"
             if "/" in program:
-                hint = "check the path, and for a script the interpreter that its #! line names"
+                hint = "check the path"
             return RequestError(
                 ErrorCode.NO_SUCH_PROGRAM, f"There is no program {program!r:.200} on the server: {hint}."
             )
         case "exec", errno.EACCES | errno.EPERM:
             return RequestError(
                 ErrorCode.NOT_EXECUTABLE, f"{who} may not execute {program!r:.200}: {reason}."
+            )
+        case "interpreter", _:
+            return RequestError(
+                ErrorCode.NOT_EXECUTABLE,
+                f"{program!r:.200} is there, and what would run it is not: check the interpreter that its #! "
+                "line names, or how it was built.",
             )
         case "exec", errno.ENOEXEC:
             return RequestError(

@@ -185,11 +185,17 @@ class Launcher:
             env = dict(variable.split(b"=", 1) for variable in variables)
             os.write(told, ABOUT_TO_EXEC)
             execute(argv, env)
+        except InterpreterError as error:
+            os.write(told, json.dumps({"step": "interpreter", "errno": error.errno}).encode())
         except OSError as error:
             os.write(told, json.dumps({"step": step, "errno": error.errno}).encode())
         except BaseException as error:  # noqa: BLE001, ASYNC103  # the server must hear of it; nobody else is here
             os.write(told, json.dumps({"step": step, "errno": 0, "error": repr(error)[:1000]}).encode())
         os._exit(127)
+
+
+class InterpreterError(OSError):
+    """A program is there, and what its ``#!`` line, or its ELF header, would have run is not."""
 
 
 def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
@@ -200,18 +206,29 @@ def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
     """
     program = argv[0]
     if b"/" in program:
-        os.execve(program, argv, env)  # noqa: S606  # no shell, by design
+        _execute(program, argv, env)
     best: OSError | None = None
     for folder in env.get(b"PATH", b"/usr/bin:/bin").split(b":"):
         path = (folder or b".") + b"/" + program
         try:
-            os.execve(path, argv, env)  # noqa: S606  # likewise
+            _execute(path, argv, env)
         except (FileNotFoundError, NotADirectoryError) as error:
             best = best or error
         except PermissionError as error:
             if is_found(path):
                 best = error
+        except InterpreterError as error:
+            best = error
     raise best or FileNotFoundError(errno.ENOENT, "not on PATH")
+
+
+def _execute(path: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
+    try:
+        os.execve(path, argv, env)  # noqa: S606  # no shell, by design
+    except FileNotFoundError as error:
+        if is_found(path):
+            raise InterpreterError(error.errno, error.strerror) from None
+        raise
 
 
 def is_found(path: bytes) -> bool:

@@ -20,6 +20,7 @@ PATH = ProcessSpec((b"./prog\xff",), {}, b"/dir", merge=False)
         (SPEC, SpawnError("exec", errno.ENOENT), ErrorCode.NO_SUCH_PROGRAM, "'prog'.*PATH"),
         (PATH, SpawnError("exec", errno.ENOENT), ErrorCode.NO_SUCH_PROGRAM, "check the path"),
         (PATH, SpawnError("exec", errno.ENOTDIR), ErrorCode.NO_SUCH_PROGRAM, "check the path"),
+        (PATH, SpawnError("interpreter", errno.ENOENT), ErrorCode.NOT_EXECUTABLE, "its #! line names"),
         (SPEC, SpawnError("exec", errno.EACCES), ErrorCode.NOT_EXECUTABLE, "Permission denied"),
         (SPEC, SpawnError("exec", errno.EPERM), ErrorCode.NOT_EXECUTABLE, "not permitted"),
         (SPEC, SpawnError("exec", errno.ENOEXEC), ErrorCode.NOT_EXECUTABLE, "#! line"),

@@ -160,7 +160,7 @@ def folder(tmp_path: Path) -> Path:
         (["none"], ".", "exec", errno.ENOENT),
         (["./text"], ".", "exec", errno.EACCES),
         (["./garbage"], ".", "exec", errno.ENOEXEC),
-        (["./lost"], ".", "exec", errno.ENOENT),
+        (["./lost"], ".", "interpreter", errno.ENOENT),
         (["./good/none"], ".", "exec", errno.ENOTDIR),
         (["."], ".", "exec", errno.ENOENT),  # no slash: looked for on PATH, where it is a directory
         (["true", "x" * 200_000], ".", "exec", errno.E2BIG),
@@ -232,17 +232,20 @@ async def test_a_spawner_out_of_descriptors_says_so_and_goes_on(spawner: Spawner
         (b"noexec:file", errno.EACCES),
         (b"folder", errno.EACCES),
         (b"garbage:a", errno.ENOEXEC),  # no shell is tried, nor the next
+        (b"lost:a", b"a"),  # its interpreter is not there
+        (b"none:lost:none", errno.ENOENT),
     ],
 )
 async def test_path_is_searched_as_execvp_does(
     spawner: Spawner, tmp_path: Path, path: bytes | None, found: bytes | str | int
 ) -> None:
-    for name in ("cwd", "a", "b", "noexec", "garbage"):
+    texts = {"garbage": "garbage\n", "lost": "#!/no/such/interpreter\n"}
+    for name in ("cwd", "a", "b", "noexec", *texts):
         (tmp_path / name).mkdir()
         program = tmp_path / name / "prog"
         if name == "cwd":
             program = tmp_path / "prog"
-        program.write_text("garbage\n" if name == "garbage" else f"#!/bin/sh\nprintf {name}\n")
+        program.write_text(texts.get(name, f"#!/bin/sh\nprintf {name}\n"))
         program.chmod(stat.S_IRUSR if name == "noexec" else 0o755)
     (tmp_path / "folder" / "prog").mkdir(parents=True)
     (tmp_path / "file").touch()
@@ -250,7 +253,8 @@ async def test_path_is_searched_as_execvp_does(
     if isinstance(found, int):
         with pytest.raises(SpawnError) as caught:
             await run(spawner, spec("prog", env=env, cwd=str(tmp_path)))
-        assert (caught.value.step, caught.value.errno) == ("exec", found)
+        step = "interpreter" if b"lost" in (path or b"") else "exec"
+        assert (caught.value.step, caught.value.errno) == (step, found)
     else:
         program_name = "true" if found == "/bin/true" else "prog"
         output, end = await run(spawner, spec(program_name, env=env, cwd=str(tmp_path)))
