@@ -49,7 +49,7 @@ def _problem(rest: str, host: str, colon: str, port: str) -> str | None:
     if not rest or "/" in rest:
         return f"write HOST:PORT, such as {DEFAULT_SERVER}, or wss://HOST:PORT"
     if not _HOST.fullmatch(host) or (not colon and "]" in rest):
-        return "an IPv6 address, and none but one, stands in brackets before the port, as in [::1]:8443"
+        return "write an IPv6 address, and no other, in brackets, such as [::1]:8443"
     if not colon:
         return f"it lacks the port; write {rest}:{DEFAULT_SERVER.rpartition(':')[2]}, or another port"
     if not host:

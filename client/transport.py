@@ -171,7 +171,9 @@ class TlsTransport:
 
     def _explain(self, error: OSError) -> CutError | TlsError:
         if self._heard:
-            return CutError(f"The connection to {self._endpoint} was cut ({plain(error)}).")
+            # What OpenSSL says of a cut is no news to people.
+            why = "" if isinstance(error, ssl.SSLError) else f" ({plain(error)})"
+            return CutError(f"The connection to {self._endpoint} was cut{why}.")
         return tls_error(error, self._endpoint, self._identity)
 
 

@@ -195,7 +195,9 @@ def serve(
             case CgroupError():
                 return _fail(str(cause), EXIT_SERVER)
             case ListenError():
-                return _fail(f"cannot listen on {listen}: {cause}.", EXIT_SERVER)
+                return _fail(
+                    f"cannot listen on {listen}: {cause}; --listen names another address.", EXIT_SERVER
+                )
             case _ if lack := lack_of(cause):
                 log.error("the server cannot go on", reason=lack, at=place_of(cause))  # noqa: TRY400  # no bug
                 return _fail(lack, EXIT_SERVER)

@@ -16,7 +16,7 @@ def sentence(job: JobStatus) -> str | None:
             also = f" ({text(cause.detail)})" if cause.detail else ""
             return f"job {job.id} was {outcome(job)}{also}."
         case CauseKind.STOPPED:
-            why = f"was stopped{by}"
+            why = "was stopped" + by * (not cause.detail)  # the server, of itself, tells why
         case CauseKind.OOM:
             why = "ran out of memory"
         case CauseKind.TIMEOUT:

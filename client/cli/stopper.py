@@ -54,8 +54,12 @@ class Stopper:
 
     def _leave(self, number: int) -> None:
         job_id = self._job_id or self._expected
-        which = "a job that was being started" if job_id is None else f"job {job_id}"
-        streams.complain(f"left before {which} had ended; `worker-service list` shows what became of it.")
+        if job_id is None:
+            said = "left while the job was being started; `worker-service list` shows whether it was."
+        else:
+            see = f"`worker-service query {job_id}` shows what becomes of it"
+            said = f"left before job {job_id} had ended; {see}."
+        streams.complain(said)
         os._exit(Exit.SIGNAL + number)
 
     def _stop(self) -> None:

@@ -187,7 +187,7 @@ def test_a_second_ctrl_c_leaves_at_once(cli: Program, admin: Client) -> None:
     job = newest(admin, mark)
     assert left.code == 130
     assert left.sentence == (
-        f"left before job {job} had ended; `worker-service list` shows what became of it."
+        f"left before job {job} had ended; `worker-service query {job}` shows what becomes of it."
     )
     assert admin.stop(job, grace=0).signal == signal.SIGKILL
 
@@ -279,7 +279,7 @@ def test_a_server_that_ends_in_order_tells_its_followers_all(shared_certificates
             assert ending.end() == 0
             ran = finish(running)
     assert (ran.code, ran.out) == (7, b"bye\n")
-    assert ran.sentence.endswith(" was stopped by server: the server was shut down (exited with code 7).")
+    assert ran.sentence.endswith(" was stopped: the server was shut down (exited with code 7).")
 
 
 def test_a_job_started_while_the_server_is_away(cli: Program, server: Server) -> None:
