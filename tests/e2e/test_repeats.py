@@ -5,6 +5,7 @@ What ran is counted by what the jobs leave, a line each in a file, and by the au
 
 import json
 import random
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -12,13 +13,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trio
 
 from client.errors import UncertainStartError
 from client.trio_client import Client, open_client
+from tests.client.either import KINDS, connected
 from tests.harness import PATIENCE, Server, serve
 from tests.proxy import Proxy, proxy
 from wire.errors import ErrorCode, RequestError
+from wire.jobs import CauseKind
 
 STARTS, CUTS, TASKS = 500, 50, 10
 #: About so many bytes come from the server for ten starts, of which a new connection's handshake are half.
@@ -118,6 +122,36 @@ async def test_starts_over_cuts_and_a_restart_run_once_or_are_told(
     assert set(lines.values()) == {1}
     assert set(started.values()) == {1}
     assert lines.keys() <= {*told.started, *told.uncertain}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_client_comes_back_to_a_server_that_was_restarted(
+    shared_certificates: Path, kind: str
+) -> None:
+    with ExitStack() as servers:
+        first = servers.enter_context(serve(shared_certificates))
+        between = servers.enter_context(proxy(first.port))
+        async with connected(kind, between.address, shared_certificates) as client:
+            before = await client.start(["sh", "-c", "echo ready; exec sleep 600"])
+            async with client.stream(before.id) as stream:
+                assert await stream.piece() is not None
+                first.process.send_signal(signal.SIGTERM)
+                while await stream.piece() is not None:
+                    pass
+                assert stream.job.cause is not None
+                assert stream.job.cause.kind is CauseKind.STOPPED
+            first.end()
+            second = servers.enter_context(serve(shared_certificates))
+            between.target = second.port
+            for ask in (client.query, client.wait, client.stop, client.remove):
+                with pytest.raises(
+                    RequestError, match="The server was restarted, its jobs are gone"
+                ) as caught:
+                    await ask(before.id)
+                assert caught.value.code is ErrorCode.NOT_FOUND
+            assert await client.list() == ()
+            after = await client.start(["true"])
+            assert (await client.wait(after.id[:8])).exit_code == 0
 
 
 async def test_cancelled_starts_can_be_found_by_their_ids_or_never_ran(

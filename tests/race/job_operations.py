@@ -2,23 +2,28 @@
 
 import os
 import signal
+import uuid
 from contextlib import suppress
 from functools import partial
 
 import trio
 
+from certs.roles import Identity, Role
 from tests.harness import alive
 from tests.race.cancel import Cancelling, Operation
 from tests.race.footprint import LeftError, expect, private
 from tests.race.world import ALICE, STUBBORN, World, read_until, spec_of
 from wire.errors import RequestError
-from wire.jobs import Cause, CauseKind
+from wire.jobs import Cause, CauseKind, StartParams
+from worker.audit import NO_TRAIL
 from worker.child import ProcessSpec, SpawnError
 from worker.hierarchy import open_hierarchies
 from worker.job import Job
 from worker.registry import Registry
+from worker.repeats import Claim
 from worker.spawner import Spawner
 
+CLIENT = Identity("alice", "01", Role.ADMIN)
 SHUTDOWN = Cause(CauseKind.STOPPED, by="server")
 
 
@@ -41,6 +46,32 @@ async def start_that_fails(world: World, cancelling: Cancelling) -> None:
         await world.registry.start(spec, owner="alice", limits=world.limits, seconds=None)
     await world.started()
     expect(not list(world.registry.jobs), "a phantom job is listed")
+
+
+async def start_again(world: World, cancelling: Cancelling) -> None:
+    """Of two who ask for the same start, one goes away: the other gets the only job."""
+    params = StartParams((b"sh",), id=str(uuid.uuid4()))
+
+    async def begin(claim: Claim) -> Job:
+        await trio.lowlevel.checkpoint()  # as where a user is looked up
+        spec = spec_of("echo out; exec sleep 600")
+        return await world.registry.start(
+            spec, owner=CLIENT.name, limits=world.limits, seconds=None, claim=claim
+        )
+
+    async def ask() -> Job:
+        return await world.registry.repeats.once(params, CLIENT, NO_TRAIL, begin)
+
+    async def leave() -> None:
+        with cancelling:
+            await ask()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        job = await ask()
+    expect(job.id == params.id, "the job has another id")
+    expect(list(world.registry.jobs) == [job], "there is not one job for one start")
+    expect(await read_until(job.output, b"out\n") == b"out\n", "output was lost")
 
 
 async def life(world: World, cancelling: Cancelling) -> None:
@@ -110,6 +141,7 @@ async def restart(world: World, cancelling: Cancelling) -> None:
 OPERATIONS: tuple[Operation, ...] = (
     start,
     start_that_fails,
+    start_again,
     life,
     stop,
     drain,

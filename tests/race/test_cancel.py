@@ -29,6 +29,7 @@ pytestmark = pytest.mark.host
 STRIDES = {
     "life": 2,
     "start": 3,
+    "start_again": 3,
     "stop": 4,
     "drain": 5,
     "restart": 11,

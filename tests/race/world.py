@@ -88,6 +88,9 @@ class World:
         held = {
             "a job that nobody lists": private(self.registry, "_ended"),
             "a process that the link waits for": private(self.spawner, "_children"),
+            "an id that is being started": private(self.registry.repeats, "_claims"),
+            "the start of a job that is gone": private(self.registry.repeats, "_digests"),
+            "room of a start": private(private(self.registry, "_room"), "_held"),
             "bytes in memory": self.store.resident,
             "bytes on the disk": self.store.spilled,
             "a traceback in the log": [line["message"] for line in self.log.lines if "traceback" in line],
