@@ -131,6 +131,15 @@ def test_find(named: Catalog, asked: str, found: str | ErrorCode) -> None:
     assert len(caught.value.message) < 200
 
 
+def test_an_empty_id_names_nobody_also_where_there_is_one_job_only() -> None:
+    """It is the beginning of every id, and what a program has whose variable was never set."""
+    catalog = Catalog()
+    catalog.add(cast("Job", SimpleNamespace(id="abc")))
+    with pytest.raises(RequestError) as caught:
+        catalog.find("")
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
 # --- start
 
 

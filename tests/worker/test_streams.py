@@ -86,8 +86,31 @@ async def test_an_offset_beyond_the_end_is_told_so() -> None:
     await answer(call, "stream", id="a", offset=3)
     with pytest.raises(RequestError, match="printed 3 bytes; 4 is beyond") as caught:
         await answer(call, "stream", id="a", offset=4)
-    assert caught.value.code is ErrorCode.BAD_REQUEST
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, "offset")
     assert call.chunks == []
+
+
+async def test_an_offset_beyond_the_end_is_told_at_once_to_who_does_not_follow() -> None:
+    job = FakeJob("a")  # which runs
+    job.output.append(STDOUT, b"abc")
+    call = FakeCall(FakeRegistry(job))
+    await answer(call, "stream", id="a", offset=3, follow=False)
+    with pytest.raises(RequestError, match="printed 3 bytes; 4 is beyond") as caught:
+        await answer(call, "stream", id="a", offset=4, follow=False)
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, "offset")
+    assert call.chunks == []
+
+
+@pytest.mark.parametrize("params", [{"tail_bytes": 3}, {"tail_lines": 1}, {"since": 0.0}])
+async def test_a_tail_says_where_it_begins_without_credit(
+    params: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    call = FakeCall(FakeRegistry(ended_job(*LINES)), available=0, stall=7.0)
+    with pytest.raises(RequestError) as caught:
+        await answer(call, "stream", id="a", **params)
+    (begins,) = call.chunks
+    assert begins.data == b""
+    assert (caught.value.code, caught.value.offset) == (ErrorCode.STALLED, begins.offset)
 
 
 @pytest.mark.parametrize(
