@@ -7,7 +7,7 @@ not taken before a cut is neither lost nor given twice.
 import dataclasses
 import os
 
-from wire.errors import ErrorCode, RemoteProtocolError, RequestError
+from wire.errors import Category, RemoteProtocolError, RequestError
 from wire.jobs import StreamParams
 from wire.messages import Gap, Output
 
@@ -119,14 +119,14 @@ class Backoff:
 def was_cut(error: Exception | None) -> bool:
     """Whether a connection that ended so may be followed by another: it was cut, or its server is ending."""
     if isinstance(error, RequestError):
-        return error.code is ErrorCode.SHUTTING_DOWN
+        return error.category == Category.RETRY
     return isinstance(error, CutError)
 
 
 def may_pass(error: Exception) -> bool:
     """Whether what went wrong may be better at the next try: a cut, nobody or no room there; no verdict."""
     if isinstance(error, RequestError):
-        return error.code in (ErrorCode.BUSY, ErrorCode.SHUTTING_DOWN)
+        return error.category == Category.RETRY
     if isinstance(error, TlsError):
         return error.cut
     return isinstance(error, CutError | ConnectError)

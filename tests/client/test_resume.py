@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import AddressError, ConnectError, CutError, TlsError
-from client.resume import FIRST_PAUSE, LONGEST_PAUSE, STEADY_SECONDS, Backoff, Life, Place, may_pass
+from client.resume import FIRST_PAUSE, LONGEST_PAUSE, STEADY_SECONDS, Backoff, Life, Place, may_pass, was_cut
 from wire.errors import ErrorCode, RemoteProtocolError, RequestError
 from wire.jobs import StreamParams
 from wire.messages import Gap, GapReason, Output
@@ -162,8 +162,22 @@ def test_what_may_be_better_next_time(error: Exception, passing: bool) -> None:
     assert may_pass(error) is passing
 
 
-@pytest.mark.parametrize(("code", "again"), [(ErrorCode.BUSY, True), (ErrorCode.DENIED, False)])
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (RequestError(ErrorCode.BUSY, "No."), True),
+        (RequestError(ErrorCode.SHUTTING_DOWN, "No."), True),
+        (RequestError(ErrorCode.DENIED, "No."), False),
+        (RequestError(ErrorCode.REVOKED, "No."), False),
+        (RequestError(ErrorCode.PROTOCOL, "No."), False),
+        (RequestError(ErrorCode.INTERNAL, "No."), False),
+        (RequestError("maintenance", "No.", category="retry"), True),
+        (RequestError("suspended", "No.", category="forbidden"), False),
+        (RequestError("a newer one", "No."), False),
+    ],
+)
 def test_a_server_without_room_is_tried_again_and_one_that_refuses_is_not(
-    code: ErrorCode, again: bool
+    error: RequestError, again: bool
 ) -> None:
-    assert may_pass(RequestError(code, "No.")) is again
+    """A code that came later is known by its category."""
+    assert may_pass(error) is was_cut(error) is again

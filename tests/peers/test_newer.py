@@ -180,7 +180,7 @@ async def test_our_clients_take_what_a_newer_server_says(kind: str) -> None:
             await client.start(["true"])
         assert (caught.value.code, caught.value.category) == ("quota_exceeded", Category.RETRY)
         assert caught.value.retry_after == 60
-        async with client.stream("0b5c") as stream:
+        async with client.stream("0b5c", gaps="yield") as stream:
             gap, rest, end = [await stream.piece() for _ in range(3)]
         assert isinstance(gap, Gap)
         assert (gap.offset, gap.size, gap.reason) == (0, 5, "expired")
@@ -200,3 +200,25 @@ async def test_a_type_that_was_not_to_come_ends_the_connection_of_our_clients(ki
         with pytest.raises(RemoteProtocolError, match="unknown message type 'resize'"):
             await client.query("0b5c")
     await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_our_clients_come_back_after_an_error_whose_category_is_retry(kind: str) -> None:
+    def gone(asked: Plain) -> Iterable[Plain]:
+        if asked["type"] == "request":
+            yield {"type": "error", "id": 0, "code": "maintenance", "message": "Soon.", "category": "retry"}
+
+    async with redialling(kind, [NewerServer(gone), NewerServer(newer)]) as client:
+        assert (await client.query("0b5c")).status == "paused"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_and_not_after_another(kind: str) -> None:
+    def gone(asked: Plain) -> Iterable[Plain]:
+        if asked["type"] == "request":
+            yield {"type": "error", "id": 0, "code": "suspended", "message": "No.", "category": "forbidden"}
+
+    async with redialling(kind, [NewerServer(gone), NewerServer(newer)]) as client:
+        with pytest.raises(RequestError, match="No") as caught:
+            await client.query("0b5c")
+    assert (caught.value.code, caught.value.category) == ("suspended", Category.FORBIDDEN)
