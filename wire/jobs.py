@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from .limits import Limits
 from .messages import STDERR, STDOUT
 
+#: How a note begins that is of now, and not of the start: the job prints more than the server has room for.
+WAITS = "The job waits"
+
 
 class Status(enum.StrEnum):
     """A job's status; a newer server may have others, which stay text, as do other causes."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from wire.jobs import Cause, CauseKind, JobStatus, Status, Usage
+from wire.jobs import WAITS, Cause, CauseKind, JobStatus, Status, Usage
 from wire.limits import Limits
 from wire.messages import STDERR, STDOUT
 
@@ -54,7 +54,7 @@ TURNS = 8
 #: so long; then they are killed again and again, so often. All in seconds.
 THAW_SECONDS, STUCK_SECONDS, STUCK_PAUSE = 0.2, 10.0, 1.0
 STUCK = "The job's processes were killed, and do not end, as the kernel holds them; it is tried again."
-_WAITING = "The job waits: the server's room for output is used up (`remove` frees some)."
+_WAITING = f"{WAITS}: the server's room for output is used up (`remove` frees some)."
 
 
 class StuckError(Exception):

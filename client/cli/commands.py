@@ -23,6 +23,7 @@ from .flags import (
 from .follow import Which, clock_of, copy
 from .running import attend
 from .stopper import Stopper
+from .waiting import Watch
 from .what import What
 
 
@@ -140,7 +141,7 @@ def wait(job: JobId, /, *, json: Flag = False, where: Where = _HERE) -> int:
     json:
         One JSON object instead.
     """
-    with where.connect() as client:
+    with where.connect() as client, Watch(where, job):
         ended = client.wait(job)
     _print_job(ended, json=json)
     return of_job(ended)
@@ -163,8 +164,9 @@ def stream(job: JobId, /, *, which: Which = _ALL, where: Where = _HERE) -> int:
     with where.connect() as client:
         for note in which.notes(client.server_time() or time.time()):
             streams.complain(f"note: {note}")
-        with client.stream(job, gaps="yield", **which.keywords(clock_of(client))) as output:
-            whole = copy(output)
+        wanted = which.keywords(clock_of(client))
+        with client.stream(job, gaps="yield", **wanted) as output, Watch(where, job) as watch:
+            whole = copy(output, watch)
     return Exit.OK if whole else Exit.FAILED
 
 
@@ -256,7 +258,7 @@ def run(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
         job = what.start(client, words, merge=streams.are_one(), job_id=job_id)
         stopper.begin(job.id)
         _say_notes(job)
-        return attend(client, job)
+        return attend(client, job, where)
 
 
 def _print_job(job: JobStatus, *, json: bool) -> None:

@@ -56,8 +56,12 @@ class Where:
         f"{DEFAULT_PATIENCE:g}"
     )
 
-    def connect(self) -> Client:
-        """Connect to the server; empty settings count as unset."""
+    def connect(self, *, quiet: bool = False) -> Client:
+        """Connect to the server; empty settings count as unset.
+
+        Args:
+            quiet: say nothing of keys that others can read, as it was said before.
+        """
         certs = Path(self.certs) if self.certs else default_directory()
         identity = self.identity or DEFAULT_IDENTITY
         flag = source("--patience", "WORKER_SERVICE_PATIENCE", self.patience)
@@ -68,7 +72,7 @@ class Where:
             sentence = self._explained(error, certs, identity)
             error.args = (self._blamed(sentence), *error.args[1:])
             raise
-        for sentence in exposures(certs, f"{identity}.key"):
+        for sentence in () if quiet else exposures(certs, f"{identity}.key"):
             streams.complain(f"note: {sentence}")
         return client
 

@@ -14,6 +14,7 @@ from . import streams
 from .exits import UsageError
 from .flags import Flag
 from .render import text
+from .waiting import Watch
 
 _LOST: dict[str, str] = {
     GapReason.DROPPED: "were dropped by the server",
@@ -105,11 +106,12 @@ class Which:
             yield f"--since {self.since} is in the future; nothing is shown of what comes before."
 
 
-def copy(output: Stream) -> bool:
+def copy(output: Stream, watch: Watch) -> bool:
     """Write a job's bytes to our own stdout and stderr, in order; return whether there were no gaps."""
     whole = True
     output.on_resume = _say_resumed
     for piece in output:
+        watch.moved()
         if isinstance(piece, Gap):
             whole = False
             why = _LOST.get(piece.reason, f"cannot be had ({text(piece.reason)})")

@@ -6,10 +6,12 @@ from ..blocking import Client
 from ..errors import CutError
 from . import ending, streams
 from .exits import EXPECTED, OutputError, of_job
+from .flags import Where
 from .follow import copy
+from .waiting import Watch
 
 
-def attend(client: Client, job: JobStatus) -> int:
+def attend(client: Client, job: JobStatus, where: Where) -> int:
     """Show a job's output, say why it ended, and return the exit code that passes on how.
 
     Raises:
@@ -17,8 +19,8 @@ def attend(client: Client, job: JobStatus) -> int:
         CutError: what became of the job is not known.
     """
     try:
-        with client.stream(job.id, gaps="yield") as output:
-            copy(output)
+        with client.stream(job.id, gaps="yield") as output, Watch(where, job.id) as watch:
+            copy(output, watch)
     except OutputError:
         _stop(client, job.id)
         raise

@@ -68,7 +68,7 @@ class Stopper:
     def _ask(self) -> None:
         assert self._job_id is not None  # noqa: S101  # set before any thread is started
         try:
-            with self._where.connect() as client:
+            with self._where.connect(quiet=True) as client:
                 client.stop(self._job_id)
         except EXPECTED as error:
             streams.complain(f"job {self._job_id} could not be stopped: {error}")
