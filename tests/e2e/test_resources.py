@@ -57,8 +57,8 @@ def test_a_stuck_spawner_does_not_hold_up_the_end(shared_certificates: Path) -> 
             os.kill(spawner, signal.SIGCONT)
 
 
-def test_requests_under_way_do_not_keep_what_they_do_not_need(server: Server, admin: Client) -> None:
-    """A User's hundred waits with megabytes of unknown fields cost the server next to nothing."""
+def test_requests_do_not_keep_what_is_refused_of_them(server: Server, admin: Client) -> None:
+    """A hundred waits with megabytes of unknown fields cost the server next to nothing."""
     job = admin.start(["sleep", "600"])
 
     def resident() -> int:
@@ -71,6 +71,7 @@ def test_requests_under_way_do_not_keep_what_they_do_not_need(server: Server, ad
         for number in range(1, 101):
             params = {"id": job.id, "junk": b"x" * 3_000_000}
             sock.sendall(frame({"type": "request", "id": number, "method": "wait", "params": params}))
+            assert read_frame(sock)["code"] == "bad_request"
         sock.sendall(frame({"type": "request", "id": 999, "method": "query", "params": {"id": job.id}}))
         assert read_frame(sock)["id"] == 999
         assert resident() - before < 100_000_000

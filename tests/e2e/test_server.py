@@ -128,7 +128,7 @@ HOSTILE = [
     frame([1, 2, 3]),
     frame({"type": "request", "id": 0, "method": "list"}),
     frame({"type": "request", "id": "one", "method": "list"}),
-    frame({"type": "hello", "version": 1}),
+    2 * frame({"type": "hello"}),
     frame({"type": "nonsense"}),
     frame({1: 2}),
     b"\0\0\0\x64" + b"\x91" * 100,
@@ -169,9 +169,11 @@ def test_unknown_methods_and_fields(server: Server) -> None:
             "code": "unknown_method",
             "message": "",
         }
-        sock.sendall(
-            frame({"type": "request", "id": 7, "method": "list", "color": [[1]], "params": {"shape": {}}})
-        )
+        for fields, name in (({"color": [[1]]}, "color"), ({"params": {"shape": {}}}, "shape")):
+            sock.sendall(frame({"type": "request", "id": 7, "method": "list"} | fields))
+            refused = read_frame(sock)
+            assert (refused["id"], refused["code"], refused["field"]) == (7, "bad_request", name)
+        sock.sendall(frame({"type": "request", "id": 7, "method": "list", "color": None}))
         assert read_frame(sock)["type"] == "reply"
 
 
