@@ -45,7 +45,8 @@ class Usage:
     Args:
         cpu_user: seconds of CPU time in user mode.
         cpu_system: seconds of CPU time in the kernel.
-        max_rss: bytes, the most that its largest process had resident; known only at the end.
+        max_rss: bytes, the most that its largest process had resident; known only at the end, and only if
+            it is more than the process had before it became the job's program.
         memory: bytes now.
         memory_peak: bytes, the most so far.
         tasks: processes and threads now.

@@ -129,5 +129,5 @@ def keep(report: int, become: Callable[[], object]) -> None:
         except ChildProcessError:
             return
         if pid == main:
-            used = [usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024]
+            used = [usage.ru_utime, usage.ru_stime, usage.ru_maxrss]
             os.write(report, json.dumps({"status": status, "usage": used}).encode())

@@ -20,8 +20,12 @@ LIBC_SIGNALS = (32, 33, 34)
 #: clone3(2): the same number on every machine.
 CLONE3 = 435
 CLONE_INTO_CGROUP = 0x200000000
-#: What a child says right before it becomes its program: if its pipe ends without, it was killed before.
+#: What ends the line that a child says right before it becomes its program: the most memory that it has had
+#: resident, in KiB. If its pipe ends without, it was killed before.
 ABOUT_TO_EXEC = b"\n"
+#: How much more a child may have resident by the time that it is its program, in bytes. The kernel's counters
+#: lag as well, by up to 32 pages a CPU.
+PEAK_SLACK = 2**20
 
 
 class CloneArgs(ctypes.Structure):
@@ -183,7 +187,8 @@ class Launcher:
             step = "exec"
             argv, variables = rest[: request["argv"]], rest[request["argv"] :]
             env = dict(variable.split(b"=", 1) for variable in variables)
-            os.write(told, ABOUT_TO_EXEC)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            os.write(told, b"%d" % peak + ABOUT_TO_EXEC)
             execute(argv, env)
         except InterpreterError as error:
             os.write(told, json.dumps({"step": "interpreter", "errno": error.errno}).encode())
@@ -196,6 +201,19 @@ class Launcher:
 
 class InterpreterError(OSError):
     """A program is there, and what its ``#!`` line, or its ELF header, would have run is not."""
+
+
+def own_peak(peak: int, before: int) -> int | None:
+    """The most that a job's program had resident, in bytes; None if it is not known.
+
+    A process's peak is kept over exec(2), and that of ours, as the copy of a Python, is larger than many a
+    program's. Only what is more than it is the program's own.
+
+    Args:
+        peak: ``ru_maxrss`` at its end, in KiB.
+        before: the same right before its exec.
+    """
+    return peak * 1024 if peak * 1024 > before * 1024 + PEAK_SLACK else None
 
 
 def execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:

@@ -42,7 +42,7 @@ if __name__ == "__main__":  # -I keeps our own folder off the path
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
 from worker import cgroupfs, keeper, privileges
-from worker.launch import ABOUT_TO_EXEC, Launcher, settle
+from worker.launch import ABOUT_TO_EXEC, Launcher, own_peak, settle
 from worker.link import Inbox, frame
 from worker.rounds import Rounds
 
@@ -64,6 +64,7 @@ class Child:
         self.kept = report >= 0
         self.named = False  # whether its keeper has told the main process's pid
         self.failed = False
+        self.peak = 0  # what it had resident before its exec, in KiB
 
 
 class Spawner:
@@ -173,7 +174,8 @@ class Spawner:
         told = b""
         while part := os.read(child.exec_pipe, 4096):
             told += part
-        report = told.removeprefix(ABOUT_TO_EXEC)
+        peak, about, report = told.rpartition(ABOUT_TO_EXEC)
+        child.peak = int(peak or 0)
         self.epoll.unregister(child.exec_pipe)
         os.close(child.exec_pipe)
         del self.exec_pipes[child.exec_pipe]
@@ -182,7 +184,7 @@ class Spawner:
             child.failed = True
             self.drop_report(child)
             self.send(op="failed", job=child.job, **json.loads(report))
-        elif not told:  # it was killed before, as by a cgroup that is being killed
+        elif not about:  # it was killed before, as by a cgroup that is being killed
             child.failed, self.launcher.born_inside = True, False
             self.drop_report(child)
             # It is worth another try, in which it joins its cgroups.
@@ -204,7 +206,7 @@ class Spawner:
         self.drop_report(child)
         if child.named:
             ended = json.loads(report or '{"status": 9, "usage": [0, 0, 0]}')
-            self.send(op="exited", job=child.job, **ended)
+            self.send_end(child, ended["status"], *ended["usage"])
         else:
             self.send(op="failed", job=child.job, step="setup", errno=errno.ESRCH)
 
@@ -233,13 +235,12 @@ class Spawner:
             if child.exec_pipe >= 0:  # it ran and ended before we saw the exec succeed
                 self.finish_exec(child)
             if not child.failed:
-                self.send(
-                    op="exited",
-                    job=child.job,
-                    status=status,
-                    usage=[usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024],
-                )
+                self.send_end(child, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
         return True
+
+    def send_end(self, child: Child, status: int, user: float, system: float, peak: int) -> None:
+        """Report a main process's end: its wait status, and what it used, ``peak`` in KiB."""
+        self.send(op="exited", job=child.job, status=status, usage=[user, system, own_peak(peak, child.peak)])
 
 
 def is_gone(parent: int) -> bool:

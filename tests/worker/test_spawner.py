@@ -129,8 +129,6 @@ async def test_exit_status_signal_and_usage(spawner: Spawner) -> None:
     assert end.usage is not None
     assert 0.001 < end.usage.cpu_user < 10
     assert 0 <= end.usage.cpu_system < 10
-    assert end.usage.max_rss is not None
-    assert 500_000 < end.usage.max_rss < 50_000_000  # bytes
     _, end = await run(spawner, spec("sh", "-c", "kill -SEGV $$"))
     assert (end.code, end.signal) == (None, signal.SIGSEGV)
 
