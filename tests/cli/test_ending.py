@@ -17,6 +17,7 @@ from client.cli.ending import sentence
 from tests.cli.program import PROGRAM, Program, finish, read_until
 from tests.client.fake import JOB, BlockingLink, FakeServer
 from tests.harness import PATIENCE, Server, eventually, serve
+from tests.proxy import proxy
 from wire import codec
 from wire.errors import ErrorCode
 from wire.jobs import Cause, CauseKind, JobReply, JobStatus, Status
@@ -179,10 +180,16 @@ def test_under_nohup_a_terminal_s_end_is_ignored(cli: Program, tmp_path: Path) -
 
 
 @contextmanager
-def starting(server: Server, audit: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def starting(
+    server: Server, audit: Path, *words: str, address: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A command whose start has come to the server, and waits there for the spawner."""
     os.kill(server.spawner_pid, signal.SIGSTOP)
-    with Program(server.environment()).begin(*words) as running:
+    with (
+        Program(server.environment())
+        .having(WORKER_SERVICE_SERVER=address or server.address)
+        .begin(*words) as running
+    ):
         eventually(lambda: b'"method":"start"' in audit.read_bytes(), "the start's line in the audit log")
         yield running
 
@@ -218,3 +225,18 @@ def test_a_start_that_may_have_been_done_is_told_with_its_job(
         ended = finish(running)
     assert ended.code == code
     assert re.search(rf"Whether job {ID} was started is not known\.$", ended.sentence)
+
+
+def test_a_start_that_was_cut_runs_once(shared_certificates: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.log"
+    with (
+        serve(shared_certificates, "--audit", str(audit)) as server,
+        proxy(server.port) as between,
+        starting(server, audit, "run", "--", "echo", "once", address=between.address) as running,
+    ):
+        between.cut()
+        eventually(lambda: audit.read_bytes().count(b'"method":"start"') > 1, "the repeated start")
+        os.kill(server.spawner_pid, signal.SIGCONT)
+        ran = finish(running)
+    assert (ran.code, ran.out, ran.err) == (0, b"once\n", b"")
+    assert audit.read_bytes().count(b'"event":"job_started"') == 1
