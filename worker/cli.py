@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -115,10 +116,11 @@ def serve(
     from .store import Budget, Overflow, default_folder
     from .users import Users, look_up
 
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+    host, _, port = listen.rpartition(":")
+    named = re.fullmatch(r"\[[^\[\]]*:[^\[\]]*\]|[^\[\]:]+", host)
+    if not named or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         source = _source("--listen", "WORKER_SERVICE_LISTEN", listen)
-        return _fail(f"{source} {listen!r} is not HOST:PORT, such as 127.0.0.1:8443.", 2)
+        return _fail(f"{source} {listen!r} is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:8443.", 2)
     if not 0 <= grace <= 86400:
         return _fail(f"--grace {grace:g} must be a number of seconds from 0 to 86400.", 2)
     if not 1 <= stall_timeout <= 86400:
@@ -191,7 +193,7 @@ def serve(
     except Exception as error:
         match cause := only(error):
             case CertsError():
-                return _fail(str(cause), EXIT_CERTS)
+                return _fail(str(cause).replace("--certs", certs_flag), EXIT_CERTS)
             case CgroupError():
                 return _fail(str(cause), EXIT_SERVER)
             case ListenError():

@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: the words after the program's name.
     """
-    job_command = False
+    job_command, tokens = False, list[str]()
     try:
         tokens = words.settle(arguments)
         job_command = tokens[:1] in (["run"], ["wait"])
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         )
         return exits.Exit.OURS if job_command else exits.Exit.SERVER
     except exits.EXPECTED as error:
-        streams.complain(str(error))
+        streams.complain(_blamed(str(error), tokens))
         return exits.as_ours(error) if job_command else exits.exit_code(error)
     except OSError as error:
         streams.complain(f"{plain(error)}.")
@@ -62,6 +62,14 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001  # a traceback is nothing for people
         streams.complain(_defect(error))
         return exits.Exit.OURS if job_command else exits.Exit.SERVER
+
+
+def _blamed(sentence: str, tokens: list[str]) -> str:
+    """A sentence of the `certs` commands, with the variable in place of the flag if that was not given."""
+    if tokens[:1] != ["certs"] or "WORKER_SERVICE_CERTS" not in os.environ:
+        return sentence
+    given = any(word.partition("=")[0] == "--dir" for word in tokens)
+    return sentence if given else sentence.replace("--dir", "WORKER_SERVICE_CERTS")
 
 
 def _asks_for_help(tokens: list[str]) -> bool:

@@ -149,7 +149,15 @@ MISUSES: list[tuple[list[str], str]] = [
     (["serve", "a"], f"'a' is one word too many for serve: {SEE.format('serve')}"),
     (["serve", "--max-nesting", "16"], "serve has no flag --max-nesting: did you mean --max-waiting?"),
     (["serve", "--port", "1"], "serve has no flag --port: did you mean --listen?"),
-    (["serve", "--listen", "a"], "--listen 'a' is not HOST:PORT, such as 127.0.0.1:8443."),
+    (["serve", "--listen", "a"], "--listen 'a' is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:8443."),
+    (
+        ["serve", "--listen", "[::1"],
+        "--listen '[::1' is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:8443.",
+    ),
+    (
+        ["serve", "--listen", ":8443"],
+        "--listen ':8443' is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:8443.",
+    ),
     (["serve", "--grace", "soon"], f"--grace {NO_DURATION.format('soon')}"),
     (["serve", "--grace", "2d"], "--grace 172800 must be a number of seconds from 0 to 86400."),
     (["certs", "nope"], "there is no command 'nope': see `worker-service certs --help`."),

@@ -70,6 +70,11 @@ def test_variables_are_blamed_and_not_flags(tmp_path: Path) -> None:
     )
     made = make_directory(tmp_path / "certs")
     assert cli("list").sentence.endswith("or name another directory with WORKER_SERVICE_CERTS.")
+    certs, serve_ = ["certs", "issue", "ada", "--role", "user"], ["serve", "--listen", "127.0.0.1:0"]
+    for words, end in ((certs, "or name its directory with"), (serve_, "or name another directory with")):
+        flag = "--dir" if words is certs else "--certs"
+        assert cli(*words).sentence.endswith(f"{end} WORKER_SERVICE_CERTS.")
+        assert cli(*words, flag, "/nonexistent").sentence.endswith(f"{end} {flag}.")
     assert cli("list", "--certs", "/nonexistent").sentence.endswith("or name another directory with --certs.")
     missing = cli("list", "--certs", str(made))
     assert missing.sentence == (

@@ -311,7 +311,7 @@ def test_a_variable_is_blamed_for_what_it_says(shared_certificates: Path) -> Non
             "WORKER_SERVICE_LISTEN",
             "here",
             2,
-            "WORKER_SERVICE_LISTEN 'here' is not HOST:PORT, such as 127.0.0.1:8443.",
+            "WORKER_SERVICE_LISTEN 'here' is not HOST:PORT, such as 127.0.0.1:8443 or [::1]:8443.",
         ),
     ):
         done = subprocess.run(
