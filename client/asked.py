@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from wire.errors import ErrorCode, RequestError
+from wire.errors import Category, ErrorCode, RequestError
 from wire.features import Feature
 from wire.jobs import JobParams, ListParams, ListReply, StartParams, StopParams, StreamParams
 from wire.messages import Hello
@@ -21,8 +21,6 @@ from .errors import ClientError, UncertainStartError
 
 RESTARTED: Final = "The server was restarted, its jobs are gone"
 _ID_LENGTH: Final = 36  # of a UUID as text
-#: What a repeated start may be answered with that says nothing of the first.
-_UNSETTLING: Final = (ErrorCode.BUSY, ErrorCode.DENIED, ErrorCode.SHUTTING_DOWN)
 
 
 class Asked:
@@ -141,7 +139,8 @@ class Start(Asked):
         try:
             return result_of(answer)
         except RequestError as error:
-            if self.uncertain and error.code not in _UNSETTLING:
+            # Any other error may be of this moment alone, and the one that was cut may run yet.
+            if error.category == Category.CORRECT:
                 self.uncertain = False
             raise
 
