@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from client.cli.exits import Exit
+from tests.cli import situations_apart, situations_jobs, situations_own
 from tests.cli.misuses import MISUSES
+from tests.cli.place import Place
 from tests.cli.program import Program, Result
-from tests.cli.situations import SITUATIONS, WAITS, Place
 from tests.harness import serve
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ADDRESS = re.compile(r"127\.0\.0\.1:\d{4,5}\b(?<!:8443)")
+SITUATIONS = situations_jobs.situation | situations_apart.situation | situations_own.situation
 TABLE = Path(__file__).with_name("sentences.txt")
 
 
@@ -28,7 +30,7 @@ def place(shared_certificates: Path, tmp_path_factory: pytest.TempPathFactory) -
         ended, stopped = client.start(["sh", "-c", "exit 3"]).id, client.start(["sleep", "600"]).id
         client.wait(ended)
         client.stop(stopped)
-        running = client.start(WAITS).id
+        running = client.start(situations_jobs.WAITS).id
         yield Place(server, client, tmp_path_factory.mktemp("place"), ended, stopped, running)
 
 
