@@ -275,9 +275,7 @@ def test_what_cannot_be_started_leaves_nothing(server: Server, admin: Client, tm
         (["true"], str(text), ErrorCode.BAD_DIRECTORY),
         (["true"], "relative", ErrorCode.BAD_REQUEST),
         ([""], None, ErrorCode.BAD_REQUEST),
-        ([], None, ErrorCode.BAD_REQUEST),
         (["true", "x" * 200_000], None, ErrorCode.BAD_REQUEST),
-        (["true", "a\0b"], None, ErrorCode.BAD_REQUEST),
     ]
     for argv, cwd, code in cases:
         with pytest.raises(RequestError) as caught:
