@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from wire.errors import Category, ErrorCode, RequestError
+from wire.errors import Category, ErrorCode, ProtocolError, RequestError, WorkerServiceError
 from wire.features import Feature
-from wire.jobs import JobParams, ListParams, ListReply, StartParams, StopParams, StreamParams
+from wire.jobs import JobParams, JobStatus, ListParams, ListReply, StartParams, StopParams, StreamParams
 from wire.messages import Hello
 
 from .arguments import check_job_id
-from .core import Answer, Params, page_of, result_of
+from .core import Answer, Params, job_of, page_of, result_of
 from .errors import ClientError, UncertainStartError
 
 RESTARTED: Final = "The server was restarted, its jobs are gone"
@@ -119,28 +119,31 @@ class Start(Asked):
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Within it, what goes wrong after it was cut is told as an UncertainStartError."""
+        """Within it, what goes wrong after a cut, and nonsense as an answer, is an UncertainStartError."""
         try:
             yield
         except UncertainStartError:
             raise
-        except (ClientError, RequestError) as error:
-            if not self.uncertain:
+        except WorkerServiceError as error:
+            nonsense = isinstance(error, ProtocolError) and self._sent and self._has_id
+            if not (self.uncertain or nonsense):
                 raise
             raise self._doubt(f"{error} Whether job {self._start.id} was started is not known.") from error
 
-    def result(self, answer: Answer) -> dict[str, Any]:
-        """The result that an answer has.
+    def job(self, answer: Answer) -> JobStatus:
+        """The job of an answer; to be asked for within `telling`.
+
+        What became of the first, a refusal of the repeat tells only if it is of the start itself, and stays
+        so: a server without room does not, nor one that fails, nor a code that came later.
 
         Raises:
             RequestError: the start was refused.
-            UncertainStartError: this one was, and what became of the one that was cut is not known.
+            RemoteProtocolError: the answer makes no sense.
         """
         try:
-            return result_of(answer)
+            return job_of(result_of(answer))
         except RequestError as error:
-            # Any other error may be of this moment alone, and the one that was cut may run yet.
-            if error.category == Category.CORRECT:
+            if isinstance(error.code, ErrorCode) and error.category == Category.CORRECT:
                 self.uncertain = False
             raise
 
@@ -151,7 +154,7 @@ class Start(Asked):
         )
 
     def _fit(self, hello: Hello, features: frozenset[str]) -> Params:
-        self._has_id = Feature.START_ID in features and hello.instance is not None
+        self._has_id = _takes_ids(hello, features)
         if self._has_id:
             return self._start
         if self.uncertain:
@@ -164,9 +167,13 @@ class Start(Asked):
         return UncertainStartError(message, job_id=self._start.id, restarted=restarted)
 
 
-def new_id(features: frozenset[str]) -> str | None:
+def new_id(hello: Hello, features: frozenset[str]) -> str | None:
     """A new id for a job of the caller's; None where the server is older than that."""
-    return str(uuid.uuid4()) if Feature.START_ID in features else None
+    return str(uuid.uuid4()) if _takes_ids(hello, features) else None
+
+
+def _takes_ids(hello: Hello, features: frozenset[str]) -> bool:
+    return Feature.START_ID in features and hello.instance is not None
 
 
 def result_after(answer: Answer, *, restarted: bool) -> dict[str, Any]:

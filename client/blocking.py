@@ -122,7 +122,7 @@ class Client:
 
     def new_id(self) -> str | None:
         """A new id for a job, which `start` takes; None if the server is older than that."""
-        return new_id(self.features)
+        return new_id(self.hello, self.features)
 
     def start(
         self,
@@ -157,7 +157,7 @@ class Client:
             TypeError, ValueError: an argument is none that a job can have; nothing was asked for.
         """
         params = start_params(argv, env, cwd, limits, merge=merge, seconds=seconds, user=user, job_id=id)
-        return job_of(self._link.start(params, chosen=id is not None))
+        return self._link.start(params, chosen=id is not None)
 
     def stop(self, job_id: str, *, grace: float | None = None) -> JobStatus:
         """Stop a job: TERM, ``grace`` seconds, KILL. Returns once nothing of it is left."""

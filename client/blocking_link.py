@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wire.errors import ErrorCode, RequestError, WireError
-from wire.jobs import StartParams
+from wire.jobs import JobStatus, StartParams
 
 from .asked import Asked, Start, result_after
 from .blocking_exchange import Exchange
@@ -75,7 +75,7 @@ class Link:
                 return result_after(answer, restarted=self.restarted)
 
     @in_turn
-    def start(self, params: StartParams, *, chosen: bool) -> dict[str, Any]:
+    def start(self, params: StartParams, *, chosen: bool) -> JobStatus:
         """Start a job; see `asked.Start`."""
         start = Start(params, chosen=chosen)
         with start.telling():
@@ -88,7 +88,7 @@ class Link:
                         raise
                     self.renew(exchange, error)
                 else:
-                    return start.result(answer)
+                    return start.job(answer)
 
     @in_turn
     def outlast(self, ending: Backoff) -> bool:

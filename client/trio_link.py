@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from wire.errors import ErrorCode, RequestError
-from wire.jobs import StartParams
+from wire.jobs import JobStatus, StartParams
 from wire.trio_stream import CLOSE_SECONDS
 
 from .asked import Asked, Start, result_after
@@ -97,7 +97,7 @@ class Link:
             if not (refused(answer, ErrorCode.SHUTTING_DOWN) and await self.outlast(ending)):
                 return result_after(answer, restarted=self.restarted)
 
-    async def start(self, params: StartParams, *, chosen: bool) -> dict[str, Any]:
+    async def start(self, params: StartParams, *, chosen: bool) -> JobStatus:
         """Start a job; see `asked.Start`."""
         start = Start(params, chosen=chosen)
         with start.telling():
@@ -110,7 +110,7 @@ class Link:
                         raise
                     await self.renew(exchange)
                 else:
-                    return start.result(answer)
+                    return start.job(answer)
 
     async def outlast(self, ending: Backoff) -> bool:
         """Pause, as the server that still answers is being ended; False if that is no use any more."""

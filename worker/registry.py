@@ -29,8 +29,6 @@ from .start_room import StartRoom, weight_of
 from .store import OutputStore
 from .users import Users
 
-_CLOSING = RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
-
 
 @dataclass(slots=True, eq=False)
 class _Attempt:
@@ -125,9 +123,7 @@ class Registry:
             RequestError: it could not be started, and nothing of it is left.
         """
         if self._closing:
-            raise RequestError(
-                ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs."
-            )
+            raise _closing()
         if self._unfinished >= self.bounds.max_jobs:
             raise RequestError(
                 ErrorCode.BUSY,
@@ -246,7 +242,7 @@ class Registry:
 
         try:
             with attempt.scope:
-                attempt.claim.failure = _CLOSING  # unless it gets further
+                attempt.claim.failure = _closing()  # unless it gets further
                 await self._files.begin_start(attempt, job.owner)
                 await job.run(self._hierarchies, self._spawner, on_running)
         except (SpawnError, LimitRefusedError, OSError) as error:
@@ -281,6 +277,10 @@ class Registry:
         if not attempt.claim.settled.is_set():
             self.repeats.settle(attempt.claim)
             self._room.give_back(job.owner, attempt.weight)
+
+
+def _closing() -> RequestError:
+    return RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down and starts no more jobs.")
 
 
 async def _stop_for_good(job: Job, cause: Cause, grace: float) -> None:

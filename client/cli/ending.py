@@ -1,6 +1,6 @@
 """Owns what `run` says of an end that was no exit of the job's own, and what `stop` asks of one."""
 
-from wire.jobs import CauseKind, JobStatus
+from wire.jobs import CauseKind, JobStatus, Status
 
 from .render import outcome, text
 
@@ -8,8 +8,10 @@ from .render import outcome, text
 def sentence(job: JobStatus) -> str | None:
     """Say why a job ended; None for one that exited by itself, of which its exit code says all."""
     cause = job.cause
-    if cause is None or cause.kind is CauseKind.EXITED:
+    if job.status is Status.EXITED and (cause is None or cause.kind is CauseKind.EXITED):
         return None
+    if cause is None:  # of a newer server, whose word for it is better than none
+        return f"job {job.id} ended ({outcome(job)})."
     by = f" by {text(cause.by)}" if cause.by else ""
     match cause.kind:
         case CauseKind.SIGNALED:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,14 @@ def ended(
         (
             ended(CauseKind.LOST, detail="the spawner died"),
             "job 0b5c was lost by the server: the spawner died (signaled by SIGKILL).",
+        ),
+        (
+            replace(ended(CauseKind.EXITED, code=0), status="evicted", exit_code=None),
+            "job 0b5c ended, with cause exited (evicted).",
+        ),
+        (
+            replace(ended(CauseKind.LOST), status="evicted", signal=None, cause=None),
+            "job 0b5c ended (evicted).",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from client.resume import Backoff
 from tests.client.either import KINDS, Either, redialling
 from tests.client.fake import HELLO, JOB, FakeServer
 from wire import codec
-from wire.errors import ErrorCode, RequestError
+from wire.errors import CATEGORIES, Category, ErrorCode, RequestError
 from wire.features import Feature
 from wire.jobs import JobReply, ListReply, Status
 from wire.messages import STDOUT, Failure, Hello, Message, Output, Reply, Request
@@ -107,6 +107,25 @@ async def test_a_start_whose_connection_was_refused_meanwhile_is_told_as_uncerta
     revoking = server(A, Failure(0, ErrorCode.REVOKED, "Your certificate was revoked."))
     async with redialling(kind, [revoking]) as client:
         with pytest.raises(UncertainStartError, match="revoked"):
+            await client.start(["true"], id=ID)
+
+
+@pytest.mark.parametrize("code", ["queue_full", *ErrorCode])
+async def test_what_a_refused_repeat_says_of_the_first(kind: str, code: str) -> None:
+    """That of the start itself settles it; a server without room, a failure, a code of later do not."""
+    refusal = Failure(1, code, "No.")
+    async with redialling(kind, [server(A, None), server(A, refusal)], patience=0.2) as client:
+        with pytest.raises((RequestError, UncertainStartError)) as caught:
+            await client.start(["true"], id=ID)
+    settled = CATEGORIES.get(code) == Category.CORRECT  # type: ignore[call-overload]
+    assert isinstance(caught.value, RequestError) == settled
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_start_that_is_answered_with_nonsense_is_told_as_uncertain(kind: str, cut: bool) -> None:
+    servers = [server(A, None)] * cut + [server(A, Reply(1, {"job": {"id": 3}}))]
+    async with redialling(kind, servers) as client:
+        with pytest.raises(UncertainStartError, match=f"makes no sense.*job {ID} was started is not known"):
             await client.start(["true"], id=ID)
 
 
