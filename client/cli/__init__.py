@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from cyclopts.exceptions import CycloptsError
 
 from certs.refusals import plain
-from wire.errors import RemoteProtocolError
 
 from . import exits, streams, usage, words
 from .commands import app
@@ -46,15 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         streams.complain(usage.sentence(error))
         return exits.Exit.USAGE
-    except RemoteProtocolError as error:
-        what = str(error).rstrip(".")
-        streams.complain(
-            f"what answers does not keep to our protocol ({what}): check that --server names a "
-            "worker-service, and that its version goes with this one."
-        )
-        return exits.Exit.OURS if job_command else exits.Exit.SERVER
     except exits.EXPECTED as error:
-        streams.complain(_blamed(str(error), tokens))
+        streams.complain(_blamed(exits.sentence(error), tokens))
         return exits.as_ours(error) if job_command else exits.exit_code(error)
     except OSError as error:
         streams.complain(f"{plain(error)}.")

@@ -3,7 +3,14 @@
 import enum
 
 from certs.errors import ArgumentsError, CertsError
-from wire.errors import Category, ErrorCode, ProtocolError, RequestError
+from wire.errors import (
+    Category,
+    ErrorCode,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    RequestError,
+)
 from wire.jobs import JobStatus
 from wire.limits import LimitError
 
@@ -77,7 +84,7 @@ def exit_code(error: Exception) -> Exit:
                 return _OF_CODE.get(error.code, Exit.SERVER)
             # A newer server's code, which we know by its category at most.
             return Exit.DENIED if error.category == Category.FORBIDDEN else Exit.FAILED
-        case UsageError() | LimitError() | AddressError() | ArgumentsError():
+        case UsageError() | LimitError() | AddressError() | ArgumentsError() | LocalProtocolError():
             return Exit.USAGE
         case OutputError():
             return Exit.FAILED
@@ -87,6 +94,22 @@ def exit_code(error: Exception) -> Exit:
             return Exit.CONNECTION
         case _:
             return Exit.SERVER
+
+
+def sentence(error: Exception) -> str:
+    """What is said of an error of EXPECTED; those of the protocol are in its own terms, not in people's."""
+    what = str(error).rstrip(".")
+    match error:
+        case RemoteProtocolError():
+            return (
+                f"what answers does not keep to our protocol ({what}): check that --server names a "
+                "worker-service, and that its version goes with this one."
+            )
+        case LocalProtocolError():
+            what = what.partition(": 'utf-8'")[0]
+            return f"the request cannot be sent ({what}): it is too long for the server, or no text in UTF-8."
+        case _:
+            return str(error)
 
 
 def of_job(job: JobStatus) -> int:

@@ -5,7 +5,7 @@ from wire.jobs import JobStatus
 from ..blocking import Client
 from ..errors import CutError
 from . import ending, streams
-from .exits import EXPECTED, OutputError, of_job
+from .exits import EXPECTED, OutputError, of_job, sentence
 from .flags import Where
 from .follow import copy
 from .waiting import Watch
@@ -25,9 +25,9 @@ def attend(client: Client, job: JobStatus, where: Where) -> int:
         _stop(client, job.id)
         raise
     except EXPECTED as error:  # a refusal too: our certificate may have been revoked meanwhile
-        raise CutError(f"{error} What became of job {job.id} is not known.") from error
-    if sentence := ending.sentence(output.job):
-        streams.complain(sentence)
+        raise CutError(f"{sentence(error)} What became of job {job.id} is not known.") from error
+    if said := ending.sentence(output.job):
+        streams.complain(said)
     return of_job(output.job)
 
 
@@ -36,4 +36,4 @@ def _stop(client: Client, job_id: str) -> None:
     try:
         client.stop(job_id)
     except EXPECTED as error:
-        streams.complain(f"job {job_id} could not be stopped: {error}")
+        streams.complain(f"job {job_id} could not be stopped: {sentence(error)}")

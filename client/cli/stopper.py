@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from . import streams
-from .exits import EXPECTED, Exit
+from .exits import EXPECTED, Exit, sentence
 from .flags import Where
 
 
@@ -71,4 +71,4 @@ class Stopper:
             with self._where.connect(quiet=True) as client:
                 client.stop(self._job_id)
         except EXPECTED as error:
-            streams.complain(f"job {self._job_id} could not be stopped: {error}")
+            streams.complain(f"job {self._job_id} could not be stopped: {sentence(error)}")

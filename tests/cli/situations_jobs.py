@@ -51,6 +51,17 @@ def _(place: Place) -> Result:
     return Result(found.code, found.out, said)
 
 
+@situation("an id that is no text")
+def _(place: Place) -> Result:
+    flags = ["--server", place.server.address, "--certs", str(place.server.certs)]
+    return place.cli.shell('exec "$@" "$(printf "\\377")"', *flags, "query")
+
+
+@situation("more than the server takes at once")
+def _(place: Place) -> Result:
+    return place.ask("run", "--", "echo", "x" * 100_000)
+
+
 @situation("a User starts")
 def _(place: Place) -> Result:
     return place.ask("start", "--", "true", identity="user")

@@ -26,7 +26,10 @@ TABLE = Path(__file__).with_name("sentences.txt")
 
 @pytest.fixture(scope="module")
 def place(shared_certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with serve(shared_certificates, "--max-jobs", "3") as server, server.connect() as client:
+    with (
+        serve(shared_certificates, "--max-jobs", "3", "--max-frame", "64K") as server,
+        server.connect() as client,
+    ):
         ended, stopped = client.start(["sh", "-c", "exit 3"]).id, client.start(["sleep", "600"]).id
         client.wait(ended)
         client.stop(stopped)
