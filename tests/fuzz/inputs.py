@@ -60,7 +60,7 @@ def _pack(plain: object) -> bytes:
 @st.composite
 def _requests(draw: st.DrawFn) -> dict[str, object]:
     """A map that is a message of a client, most often."""
-    kind = draw(st.sampled_from(["request", "request", "cancel", "credit", "ping"]))
+    kind = draw(st.sampled_from(["request", "request", "cancel", "credit", "ping", "hello"]))
     plain: dict[str, object] = {"type": kind, "id": draw(_ID)}
     match kind:
         case "request":
@@ -71,6 +71,8 @@ def _requests(draw: st.DrawFn) -> dict[str, object]:
             plain["amount"] = draw(st.integers(0, 2**32))
         case "ping":
             plain["nonce"] = draw(_ID)
+        case "hello":
+            plain["features"] = draw(st.lists(_TEXT, max_size=3))
     return plain
 
 

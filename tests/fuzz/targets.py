@@ -7,8 +7,9 @@ is random all through gets no further than the first check.
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -28,9 +29,11 @@ from wire import codec, limits, messages, payload
 from wire.connection import Connection, Signal, State
 from wire.connection import Role as End
 from wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from wire.features import FEATURES
 from wire.frames import FrameDecoder, encode_frame
 from wire.payload import FROM_LOOKER, FROM_SERVER, FROM_STARTER, Caps
 from worker.bounds import Bounds
+from worker.client_hello import protocols
 from worker.intake import Intake
 from worker.methods import prepare
 from worker.retain import parse_retention
@@ -87,11 +90,18 @@ def check_framing(data: bytes) -> None:
 
 
 def check_message(data: bytes) -> None:
-    """A payload is refused, or is a message that survives being encoded and decoded again."""
-    try:
-        message = messages.decode_message(data)
-    except RemoteProtocolError:
-        return
+    """A payload of either end is refused, or is a message that survives being encoded and decoded again."""
+    for types in (messages.TYPES, messages.CLIENT_TYPES):
+        try:
+            message = messages.decode_message(data, types=types)
+        except RemoteProtocolError:
+            continue
+        _check_decoded(message, types)
+
+
+def _check_decoded(message: messages.Message, types: Mapping[str, type[messages.Message]]) -> None:
+    if isinstance(message, messages.Request):
+        message = replace(message, unknown=None)  # which is not sent on
     numbers = [value for name in message.__slots__ if type(value := getattr(message, name)) is int]
     assert all(0 <= number < 2**63 for number in numbers)
     try:
@@ -99,7 +109,7 @@ def check_message(data: bytes) -> None:
     except LocalProtocolError:  # unknown fields are kept in params; they may be what may not be sent
         assert isinstance(message, messages.Request | messages.Reply)
         return
-    assert _same(messages.decode_message(again), message)
+    assert _same(messages.decode_message(again, types=types), message)
     if isinstance(message, messages.Output):
         assert messages.decode_message(messages.encode_output(message)[4:]) == message
 
@@ -112,7 +122,7 @@ def _same(one: messages.Message, other: messages.Message) -> bool:
 def _opened(end: End, caps: Caps = FROM_SERVER) -> Connection:
     connection = Connection(end, max_frame=MAX_FRAME, caps=caps)
     if end is End.SERVER:
-        connection.send(messages.Hello(1, "s", "bob", "Admin", MAX_FRAME, 256))
+        connection.send(messages.Hello(1, "s", "bob", "Admin", MAX_FRAME, 256, features=FEATURES))
     return connection
 
 
@@ -145,8 +155,9 @@ def _events(pieces: list[bytes], end: End, caps: Caps = FROM_SERVER) -> tuple[li
 
 def _prepared(request: messages.Request) -> None:
     for role in Role:
-        with contextlib.suppress(RequestError):
-            prepare(role, request)
+        for one in (request, replace(request, unknown=None)):  # its parameters are looked at then
+            with contextlib.suppress(RequestError):
+                prepare(role, one)
 
 
 def check_connection(data: bytes) -> None:
@@ -382,12 +393,30 @@ def check_text(data: bytes) -> None:
         identity_of(b"", text)
 
 
+def check_client_hello(data: bytes) -> None:
+    """What asks for protocols that we cannot read asks for none; and nothing is asked for twice."""
+    names = protocols(data)
+    assert sum(map(len, names)) <= len(data)
+    assert protocols(data[: len(data) // 2]) in ((), names)
+
+
+@functools.cache
+def _client_hello() -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2", "worker.v1"])
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="builder.example").do_handshake()
+    return outgoing.read()
+
+
 TARGETS = {
     "framing": Target(STREAMS | mutated(STREAMS) | st.binary(), check_framing),
     "message": Target(PAYLOADS, check_message),
     "connection": Target(STREAMS | mutated(STREAMS), check_connection),
     "payload": Target(PADDED | PAYLOADS, check_payload),
     "intake": Target(STREAMS | mutated(STREAMS), check_intake),
+    "client-hello": Target(st.deferred(lambda: mutated(st.just(_client_hello()))), check_client_hello),
     "websocket": Target(_WEBSOCKET, check_websocket),
     "certificate": Target(st.deferred(_mutated_certificates), check_certificate),
     "text": Target(_WORDS.map(os.fsencode) | st.binary(max_size=24), check_text),
