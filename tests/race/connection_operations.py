@@ -14,6 +14,7 @@ from client.errors import ClientError, CutError
 from client.trio_client import Client, client_over, open_client
 from tests.race.cancel import Cancelling, Operation
 from tests.race.footprint import expect, private, until
+from tests.race.signals import kept_signals
 from tests.race.world import STUBBORN, World, read_until
 from wire.errors import RequestError
 from wire.messages import Output
@@ -257,7 +258,6 @@ async def websocket_client(world: World, cancelling: Cancelling) -> None:
 
 async def serve(world: World, cancelling: Cancelling) -> None:
     """A whole server, from its start over a client's day to its end by SIGTERM."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     said = len(world.log.lines)
     over = trio.Event()
 
@@ -273,18 +273,14 @@ async def serve(world: World, cancelling: Cancelling) -> None:
         if not over.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client)
-            with cancelling:
-                budget = Budget(folder=world.folder)
-                config = Config("127.0.0.1", 0, world.certs, grace=0.005, budget=budget)
-                await Server(config, world.log).run()
-            over.set()
-            nursery.cancel_scope.cancel()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    async with kept_signals(), trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        with cancelling:
+            budget = Budget(folder=world.folder)
+            config = Config("127.0.0.1", 0, world.certs, grace=0.005, budget=budget)
+            await Server(config, world.log).run()
+        over.set()
+        nursery.cancel_scope.cancel()
 
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -22,6 +22,7 @@ from client.trio_client import Client, open_client
 from tests.harness import PATIENCE, children
 from tests.proxy import Proxy, proxy
 from tests.race.footprint import Footprint, LeftError, assert_same, expect, until
+from tests.race.signals import kept_signals
 from tests.race.world import patched
 from tests.worker.common import KeptLog
 from wire.errors import ErrorCode, RequestError
@@ -329,18 +330,13 @@ class Actor:
 @asynccontextmanager
 async def serving(certs: Path, folder: Path, log: KeptLog) -> AsyncIterator[int]:
     """A server in this process, until the block ends; then it is ended by SIGTERM. Its port."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     budget = Budget(MEMORY, JOB_MEMORY, 64 * 2**20, folder)
     server = Server(Config("127.0.0.1", 0, certs, grace=0.05, budget=budget), log)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.run)
-            await until(lambda: "listening" in log.messages)
-            yield next(line["port"] for line in log.lines if line["message"] == "listening")
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    async with kept_signals(), trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        await until(lambda: "listening" in log.messages)
+        yield next(line["port"] for line in log.lines if line["message"] == "listening")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _spawner_pids() -> list[int]:
