@@ -128,7 +128,7 @@ class Link:
             raise
 
     def _open(self, dial: Callable[[], Transport], error: ClientError | WireError) -> Exchange:
-        while (pause := self._backoff.pause(time.monotonic())) is not None:
+        while (pause := self._backoff.pause(time.monotonic(), error)) is not None:
             time.sleep(pause)
             try:
                 return Exchange(dial(), self._server)

@@ -103,13 +103,19 @@ class Backoff:
             self._until = now + self._patience
             self._pause = 0.0
 
-    def pause(self, now: float) -> float | None:
-        """Seconds to wait before the next try; None if there shall be none."""
+    def pause(self, now: float, error: Exception | None = None) -> float | None:
+        """Seconds to wait before the next try; None if there shall be none.
+
+        Args:
+            now: the time.
+            error: what went wrong last; a server may have said how long to wait.
+        """
         if self._until is None or now >= self._until:
             return None
         pause, self._pause = self._pause, min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+        least = max(0.0, error.retry_after or 0.0) if isinstance(error, RequestError) else 0.0
         # Half of it is chance, so that the clients of one server do not all come back at once.
-        return min(pause * (0.5 + os.urandom(1)[0] / 510), self._until - now)
+        return min(least + pause * (0.5 + os.urandom(1)[0] / 510), self._until - now)
 
     def give_up(self) -> None:
         """End the series; the next cut begins another."""

@@ -162,7 +162,7 @@ class Link:
     async def _try(self, dial: Dial) -> Exception | None:
         """Try until there is a connection, or patience is at its end; return what went wrong last."""
         error: Exception | None = self.exchange.error
-        while (pause := self._backoff.pause(trio.current_time())) is not None:
+        while (pause := self._backoff.pause(trio.current_time(), error)) is not None:
             await trio.sleep(pause)
             try:
                 await self._open(dial)

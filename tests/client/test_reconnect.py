@@ -1,12 +1,13 @@
 """Both clients after a cut, against servers in memory: streams go on exactly, some calls are asked again."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from client.errors import ConnectError, CutError, GapError, TlsError
 from client.resume import DEFAULT_PATIENCE
@@ -385,3 +386,26 @@ async def test_a_new_connection_has_a_new_window(kind: str) -> None:
             assert granted == [len(half)] * 2
         else:
             assert granted == [len(half)]
+
+
+class Full(FakeServer):
+    """A server that has no room, and says when there may be some."""
+
+    def __init__(self) -> None:
+        super().__init__(hello=None)
+        self.say(Failure(0, ErrorCode.BUSY, "Later.", retry_after=7.0))
+
+
+async def test_a_server_without_room_says_when_to_come_again(
+    kind: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    began = trio.current_time()
+    async with redialling(kind, [LogServer(stop=100), Full(), LogServer()]) as client:
+        async with client.stream("x") as stream:
+            whole = b""
+            while (piece := await stream.piece()) is not None:
+                whole += piece.data
+        assert whole == LOG
+        assert max([trio.current_time() - began, *slept]) >= 7

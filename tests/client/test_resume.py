@@ -96,6 +96,18 @@ def test_pauses_grow_and_end_with_patience(patience: float) -> None:
     assert backoff.pause(patience) is None
 
 
+@pytest.mark.parametrize("suggested", [5.0, 0.25, None, -1.0])
+def test_a_server_may_say_how_long_to_wait(suggested: float | None) -> None:
+    backoff = Backoff(8)
+    backoff.cut(0.0, worked=True)
+    busy = RequestError(ErrorCode.BUSY, "Later.", retry_after=suggested)
+    least = max(0.0, suggested or 0.0)
+    assert backoff.pause(0.0, busy) == least
+    assert least + FIRST_PAUSE / 2 <= (backoff.pause(0.0, busy) or 0) <= least + FIRST_PAUSE
+    assert (backoff.pause(7.5, busy) or 0) <= 0.5  # patience has its end yet
+    assert (backoff.pause(0.0) or 0) < 1  # and another error has no suggestion
+
+
 def test_pauses_differ() -> None:
     """So that a server's clients do not all come back in the same moment."""
     seen = set()
