@@ -7,6 +7,7 @@ These are read an item at a time, once their announced size is known to be withi
 deeper, which no message of ours has, is left to msgpack with small caps, and counted as it comes.
 """
 
+import functools
 import typing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -150,11 +151,14 @@ class _CarefulReader:
         kind = self._payload[at]
         if levels and (0x80 <= kind <= 0x8F or kind in (0xDE, 0xDF)):
             pairs = {}
+            # The environment has 65,000 entries, and is of the last level: each call counts.
+            next_key = unpacker.unpack
+            next_value = functools.partial(self._read, levels - 1) if levels > 1 else unpacker.unpack
             for _ in range(self._announced(unpacker.read_map_header())):
-                key = unpacker.unpack()
+                key = next_key()
                 if type(key) not in (str, bytes):
                     raise ValueError("the key of a map must be text or binary")
-                pairs[key] = self._read(levels - 1)
+                pairs[key] = next_value()
             return pairs
         if levels and (0x90 <= kind <= 0x9F or kind in (0xDC, 0xDD)):
             return [unpacker.unpack() for _ in range(self._announced(unpacker.read_array_header()))]

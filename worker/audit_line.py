@@ -44,10 +44,10 @@ def asked(params: Mapping[str, object]) -> dict[str, object]:
             fields["argv_bytes"] = sum(len(word) for word in argv if isinstance(word, str | bytes))
     if isinstance(env := params.get("env"), Mapping):
         # A name holds no "="; what a client puts behind one may be a value.
-        names = [_text(name, ENV_BYTES).partition("=")[0] for name in env]
+        names = (_text(name, ENV_BYTES).partition("=")[0] for name in env)
         fields["env"], whole = _shorten(names, ENV_BYTES)
         if not whole:
-            fields["env_names"] = len(names)
+            fields["env_names"] = len(env)
     if isinstance(user := params.get("user"), str | bytes):
         fields["user"] = _text(user, TEXT_BYTES + 1)
     if isinstance(cwd := params.get("cwd"), str | bytes):

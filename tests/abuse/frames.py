@@ -11,6 +11,7 @@ has begun to. What ends a connection is sent over the next one. Kinds, with `ws-
     numbers   a frame of one array of numbers
     unknown   calls of a method that there is not
     start     starts of 65,000 arguments; one for a User is denied
+    repeat    the same start again and again, by one id, with 65,000 variables
     partial   a frame, or a WebSocket message, of which the last byte never comes
 """
 
@@ -32,7 +33,7 @@ from wire.frames import encode_frame
 from wire.messages import Cancel, Credit, Hello, Ping, Request, encode_message
 from wire.trio_stream import RECEIVE_BYTES
 
-KINDS = ("cancels", "credits", "pings", "nested", "deep", "numbers", "unknown", "start", "partial")
+KINDS = ("cancels", "credits", "pings", "nested", "deep", "numbers", "unknown", "start", "repeat", "partial")
 #: Connections whose handshakes are under way at once.
 HANDSHAKES = 16
 
@@ -54,6 +55,9 @@ def payloads(max_frame: int) -> dict[str, bytes]:
     announced = b"\xdc" + entries.to_bytes(2, "big")
     words = [b"x"] * min(65_000, (max_frame - 200) // 3)
     start = {"type": "request", "id": 1, "method": "start", "params": {"argv": [b"/missing", *words]}}
+    variables = {b"%05x" % number: b"" for number in range(entries)}
+    same = {"argv": [b"/missing"], "env": variables, "id": "0d9b7e3a-6c1f-4f52-9a58-1be5a6d2c7f4"}
+    repeat = {"type": "request", "id": 1, "method": "start", "params": same}
     return {
         "cancels": encode_frame(encode_message(Cancel(7))) * 200_000,
         "credits": encode_frame(encode_message(Credit(7, 1))) * 200_000,
@@ -63,6 +67,7 @@ def payloads(max_frame: int) -> dict[str, bytes]:
         "numbers": _raw(announced, b"\x01", len(announced) + entries),
         "unknown": b"".join(_call({}, "x" * 1000) for _ in range(1000)),
         "start": encode_frame(msgpack.packb(start)),
+        "repeat": encode_frame(msgpack.packb(repeat)),
         "partial": encode_frame(bytes(max_frame))[:-1],
     }
 

@@ -19,6 +19,7 @@ CONNECTIONS = 8
     [
         *((kind, "user") for kind in ("cancels", "ws-cancels", "credits", "pings", "unknown")),
         *((kind, identity) for kind in ("nested", "deep", "start") for identity in ("user", "admin")),
+        ("repeat", "admin"),
     ],
 )
 def test_no_frame_holds_anybody_up(shared_certificates: Path, kind: str, identity: str) -> None:
