@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
+from client.errors import UncertainStartError
 from tests.e2e.test_output import collect
 from tests.e2e.test_server import frame, raw, read_frame
 from tests.harness import PATIENCE, Server, alive, eventually, serve
@@ -39,12 +40,14 @@ def test_a_stuck_spawner_does_not_hold_up_the_end(shared_certificates: Path) -> 
     with serve(shared_certificates) as running, running.connect() as client:
         assert not list(client.list())  # it is connected
         spawner = running.spawner_pid
-        refusals: list[RequestError] = []
+        reasons: list[BaseException | None] = []
 
         def start() -> None:
-            with pytest.raises(RequestError) as caught:
+            # Whether the server has read the request when it is told to end, chance decides.
+            with pytest.raises((RequestError, UncertainStartError)) as caught:
                 client.start(["true"])
-            refusals.append(caught.value)
+            refused = isinstance(caught.value, RequestError)
+            reasons.append(caught.value if refused else caught.value.__cause__)
 
         starter = threading.Thread(target=start)
         os.kill(spawner, signal.SIGSTOP)
@@ -52,7 +55,7 @@ def test_a_stuck_spawner_does_not_hold_up_the_end(shared_certificates: Path) -> 
             starter.start()
             running.process.send_signal(signal.SIGTERM)
             starter.join(PATIENCE)
-            assert [refusal.code for refusal in refusals] == ["shutting_down"]
+            assert [getattr(reason, "code", reason) for reason in reasons] == ["shutting_down"]
         finally:
             os.kill(spawner, signal.SIGCONT)
 
