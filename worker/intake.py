@@ -76,7 +76,7 @@ class Intake:
                 async with self._large:
                     while (event := await self._go_on(self._stall)) is Signal.NEED_DATA:
                         pass
-                    await trio.lowlevel.checkpoint()  # to look into it costs as much again
+                    await self._turn()  # to look into it costs as much again
             if event is Signal.DROPPED:
                 await trio.lowlevel.checkpoint()
             elif event is not Signal.NEED_DATA:
