@@ -10,8 +10,8 @@ from tests.abuse.figures import ALONE, FLOOD, INSIDERS, asking, flood, frames, i
 from tests.abuse.frames import KINDS
 from tests.harness import Server, serve
 
-#: Of one identity, each of which sends the same.
-CONNECTIONS = 256
+#: Of one identity, each of which sends the same: as many as it may have, but for one that starts a job.
+CONNECTIONS = 255
 #: A job that is long to tell of, and of which many short lines were printed.
 LARGE = ["sh", "-c", "yes | head -c 40000000; exec sleep 600", *map(str, range(65_000))]
 

@@ -149,7 +149,8 @@ class Flooder:
             if heard:
                 connection.receive_data(heard)
             if not isinstance(hello := connection.next_event(), Signal):
-                assert isinstance(hello, Hello)
+                if not isinstance(hello, Hello):  # `busy`, as the server has not closed the one before yet
+                    raise trio.BrokenResourceError("refused")
                 return hello.max_frame  # noqa: ASYNC910  # it has received it
             heard = await _some(tls)
 
