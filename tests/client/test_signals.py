@@ -38,6 +38,8 @@ ERRORS = [
 ]
 #: Far less than any time-out of the client's, in seconds.
 AT_ONCE = 5.0 * SLOW
+# The timer of pytest-timeout is the one that these tests set.
+pytestmark = pytest.mark.timeout(method="thread")
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 # A handler that strikes between a socket's birth and its first use leaves it to the collector.

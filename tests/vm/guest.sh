@@ -54,6 +54,6 @@ say "booted in $uptime s: Linux $(uname -r), controllers: $(cat /sys/fs/cgroup/c
 
 # SIGINT lets pytest say which test it was in.
 status=0
-timeout --signal INT --kill-after 30 "$PATIENCE" "$PYTHON" -m pytest -m host "$@" || status=$?
+timeout --signal INT --kill-after 30 "$PATIENCE" "$PYTHON" -m pytest -m host --timeout 900 "$@" || status=$?
 [ "$status" -ne 124 ] || say "the tests were interrupted: they still ran after $PATIENCE s"
 echo "$status" >"$shared/status"
