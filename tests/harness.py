@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr
 
 from client.blocking import Client, connect
 from tests.cgroups import cgroups_in, find_cgroups
@@ -32,6 +32,22 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.005)
     return value
+
+
+def next_line(process: subprocess.Popen[AnyStr]) -> AnyStr:
+    """The next line that a process prints, or nothing at its end.
+
+    A process that prints none within PATIENCE is aborted. With PYTHONFAULTHANDLER in its environment its
+    stderr then says where it stood.
+    """
+    assert process.stdout is not None
+    abort = threading.Timer(PATIENCE, process.send_signal, [signal.SIGABRT])
+    abort.daemon = True
+    abort.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        abort.cancel()
 
 
 def alive(pid: int) -> bool:
@@ -109,6 +125,13 @@ class Server:
     def job_cgroups(self) -> list[Path]:
         """The directories of its jobs' cgroups, in every hierarchy."""
         return [path for base in self.cgroups() for path in cgroups_in(base)]
+
+    def abort(self) -> str:
+        """Abort it, and return what it wrote besides its log: where each of its threads stood."""
+        self.process.send_signal(signal.SIGABRT)
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return "".join(self.noise)
 
     def end(self) -> int:
         """Ask it to end, as an operator does, and return its exit code."""

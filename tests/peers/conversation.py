@@ -1,7 +1,8 @@
 """Calls every method and meets every ending, with the clients that PYTHONPATH leads to, and says what came.
 
 It speaks the language of all versions of our clients. Its arguments: the server's address, with ``wss://``
-or not, and the directory of the certificates. It prints a line once only the server's end is left to come.
+or not, and the directory of the certificates. It prints a line of JSON for each thing that it has done, with
+its name and what came of it; ``"ready"`` once only the server's end is left to come.
 """
 
 import inspect
@@ -24,6 +25,12 @@ ADDRESS, CERTS = sys.argv[1], Path(sys.argv[2])
 #: More than the server keeps of all jobs' output.
 MUCH = 12_000_000
 PRINT = ["sh", "-c", "echo out; echo err >&2; echo $WORD; pwd; exit 3"]
+
+
+def tell(name: str, found: object = None) -> None:
+    """Print what came of one thing."""
+    sys.stdout.write(json.dumps([name, found]) + "\n")
+    sys.stdout.flush()
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -92,7 +99,10 @@ def methods(client: blocking.Client) -> dict[str, Any]:
     much = client.start(["head", "-c", str(MUCH), "/dev/zero"])
     client.wait(much.id)
     kept, gaps, end = read(client, much.id)
-    seen["much"] = [kept[1] + sum(size for _, size, _ in gaps), sorted({reason for *_, reason in gaps})]
+    seen["much"] = [
+        kept.get(1, 0) + sum(size for _, size, _ in gaps),
+        sorted({reason for *_, reason in gaps}),
+    ]
     seen["removed"] = [client.remove(printed.id).id == printed.id, end["exit_code"]]
     return seen
 
@@ -153,8 +163,7 @@ def the_end(client: blocking.Client) -> list[Any]:
     with client.stream(job.id) as stream:
         for piece in stream:
             if piece.data == b"there\n":
-                sys.stdout.write("the server may end now\n")
-                sys.stdout.flush()
+                tell("ready")
     try:
         while True:
             client.query(job.id)
@@ -167,15 +176,12 @@ def main() -> None:
         blocking.connect(ADDRESS, certs=CERTS, identity="admin") as client,
         blocking.connect(ADDRESS, certs=CERTS, identity="user") as user,
     ):
-        shown = {
-            "methods": methods(client),
-            "refusals": refusals(client, user),
-            "stalled": stalled(client),
-            "cancelled": trio.run(cancelled),
-        }
+        tell("methods", methods(client))
+        tell("refusals", refusals(client, user))
+        tell("stalled", stalled(client))
+        tell("cancelled", trio.run(cancelled))
     with blocking.connect(ADDRESS, certs=CERTS, identity="admin", patience=0) as last:
-        shown["end"] = the_end(last)
-    sys.stdout.write(json.dumps(shown) + "\n")
+        tell("end", the_end(last))
 
 
 main()

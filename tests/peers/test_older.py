@@ -5,17 +5,25 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.harness import PATIENCE, ROOT, Server, serve
+from tests.harness import PATIENCE, ROOT, Server, next_line, serve
 
 #: The commit whose peers know no features.
 FIRST: Final = "a67f28e685e20589765d3da8e11dfd995236b635"
 HERE: Final = Path(__file__).parent
-SMALL: Final = ("--output-memory", "4M", "--spill-limit", "4M", "--overflow", "drop", "--stall-timeout", "1")
+SMALL: Final = ("--output-memory", "4M", "--overflow", "drop", "--stall-timeout", "1", "--spill-limit")
+#: A server's room for output on the disk. The first one may not move a byte there: once three of its tasks
+#: want to move the output of one job, as they do when two jobs print much, they hand a lock round for ever.
+OUR_DISK: Final = "4M"
+FIRST_DISK: Final = "1"
+#: So that what is aborted says where it stood.
+TELLING: Final = dict(os.environ) | {"PYTHONFAULTHANDLER": "1"}
 
 
 def job(
@@ -35,6 +43,7 @@ def job(
 
 #: What comes of the conversation, whichever versions talk.
 EXPECTED: Final[dict[str, Any]] = {
+    "ready": None,
     "methods": {
         "identity": "admin",
         "role": "Admin",
@@ -87,36 +96,47 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def clients(server: Server, root: Path, scheme: str) -> Iterator[subprocess.Popen[str]]:
+    """The conversation of a version's clients with a server."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "conversation.py"), scheme + server.address, str(server.certs)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env=TELLING | {"PYTHONPATH": str(root)},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def converse(server: Server, root: Path) -> list[dict[str, Any]]:
     """What came of all that clients of a version did, on both transports; the server ends meanwhile."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "conversation.py"), scheme + server.address, str(server.certs)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=root,
-            env=dict(os.environ) | {"PYTHONPATH": str(root)},
-        )
-        for scheme in ("", "wss://")
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "the server may end now\n"
-        server.process.send_signal(signal.SIGTERM)
-        return [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    told: list[dict[str, Any]] = [{}, {}]
+    with clients(server, root, "") as native, clients(server, root, "wss://") as websocket:
+        pairs = list(zip((native, websocket), told, strict=True))
+        try:
+            for process, found in pairs:
+                while "ready" not in found:
+                    found.update([json.loads(next_line(process))])
+            server.process.send_signal(signal.SIGTERM)
+            for process, found in pairs:
+                while line := next_line(process):
+                    found.update([json.loads(line)])
+        except ValueError:  # one ended too soon, or was aborted as it said nothing: its stderr tells
+            pytest.fail(f"They had told {told}; the server stood here:\n{server.abort()}")
+    return told
 
 
 def test_the_first_clients_with_our_server(first: Path, shared_certificates: Path) -> None:
-    with serve(shared_certificates, *SMALL) as server:
+    with serve(shared_certificates, *SMALL, OUR_DISK, env=TELLING) as server:
         assert converse(server, first) == [EXPECTED, EXPECTED]
 
 
 def test_our_clients_with_the_first_server(first: Path, shared_certificates: Path) -> None:
-    with serve(shared_certificates, *SMALL, root=first) as server:
+    with serve(shared_certificates, *SMALL, FIRST_DISK, env=TELLING, root=first) as server:
         assert converse(server, ROOT) == [EXPECTED, EXPECTED]
