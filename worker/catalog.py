@@ -1,8 +1,10 @@
 """Owns which jobs there are: by id, by the beginning of one, and in the order of their starts."""
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import Final
 
 from wire.errors import ErrorCode, RequestError
 
@@ -10,17 +12,21 @@ from .ids import Ids
 from .job import Job
 
 _NUMBER = attrgetter("number")
+#: How much of its instance's name a cursor has, in characters.
+_MARK_LENGTH: Final = 8
+#: What any server gives as a cursor; those that knew of no instance gave a number alone.
+_CURSOR: Final = re.compile(rf"([1-9][0-9]{{0,18}})(?::([0-9a-f]{{{_MARK_LENGTH}}}))?")
 
 
 class Catalog:
     """The jobs that were started and are not forgotten.
 
     Args:
-        instance: names this life of the server, to which pages of the list belong.
+        instance: a UUID that names this life of the server, to which pages of the list belong.
     """
 
-    def __init__(self, instance: str = "") -> None:
-        self._mark = instance[:8]
+    def __init__(self, instance: str) -> None:
+        self._mark = instance[:_MARK_LENGTH]
         self._jobs: dict[str, Job] = {}
         self._order: list[Job] = []  # the same, by number
         self._ids = Ids()
@@ -57,18 +63,21 @@ class Catalog:
         It costs what is taken of it, however many jobs there are; take it before the next checkpoint.
 
         Raises:
-            RequestError: that is no cursor, or one of the server before its restart.
+            RequestError: that is no cursor of ours.
         """
-        number, _, mark = ("0", "", self._mark) if cursor is None else cursor.partition(":")
-        reason = None
-        if not (number.isascii() and number.isdigit() and len(number) < 20):
-            reason = f"list: {cursor!r:.60} is no `next` of a page."
-        elif mark != self._mark:
-            reason = "list: that page is one of before the server's restart; begin the list again."
-        if reason is not None:
-            raise RequestError(ErrorCode.BAD_REQUEST, reason, field="after")
-        begin = bisect_right(self._order, int(number), key=_NUMBER)
+        number = 0 if cursor is None else self._number(cursor)
+        begin = bisect_right(self._order, number, key=_NUMBER)
         return map(self._order.__getitem__, range(begin, len(self._order)))
+
+    def _number(self, cursor: str) -> int:
+        found = _CURSOR.fullmatch(cursor)
+        if found is not None and found[2] != self._mark:
+            reason = "list: that page is one of before the server's restart; begin the list again."
+        elif found is None or int(found[1]) > self._count:
+            reason = f"list: {cursor!r:.60} is no `next` of a page; begin the list again."
+        else:
+            return int(found[1])
+        raise RequestError(ErrorCode.BAD_REQUEST, reason, field="after")
 
     def find(self, id_or_prefix: str) -> Job:
         """Return the job with this id, or the only one whose id begins so.

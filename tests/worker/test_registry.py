@@ -47,6 +47,9 @@ async def start(registry: Registry, *argv: str, limits: Limits | None = None) ->
 # --- pages
 
 
+INSTANCE = "0d9b7e3a-6c1f-4f52-9a58-1be5a6d2c7f4"
+
+
 class Touched(list[SimpleNamespace]):
     """Jobs by number, and how many of them were looked at."""
 
@@ -59,29 +62,45 @@ class Touched(list[SimpleNamespace]):
 
 @pytest.mark.parametrize(
     ("cursor", "first"),
-    [(None, 1), ("0:", 1), ("1:", 3), ("2:", 3), ("15000:", 15001), ("19999:", None)],
+    [
+        (None, 1),
+        ("1:0d9b7e3a", 3),
+        ("2:0d9b7e3a", 3),
+        ("15000:0d9b7e3a", 15001),
+        ("19999:0d9b7e3a", None),
+    ],
 )
 def test_what_is_behind_a_cursor_is_found_without_a_look_at_the_rest(
     cursor: str | None, first: int | None
 ) -> None:
-    catalog = Catalog()
+    catalog = Catalog(INSTANCE)
     jobs = Touched(SimpleNamespace(number=number) for number in range(1, 20_000, 2))
-    catalog._order = cast("list[Job]", jobs)
+    catalog._order, catalog._count = cast("list[Job]", jobs), 20_000
     found = list(islice(catalog.after(cursor), 3))
     assert [job.number for job in found[:1]] == ([] if first is None else [first])
     assert jobs.touched < 50
 
 
-@pytest.mark.parametrize("cursor", ["", "x", ":", "-1:", "1.5:", "\u0663:", "9" * 20 + ":"])
-def test_what_is_no_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(RequestError, match="is no `next` of a page"):
-        Catalog().after(cursor)
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("", "x", ":", "1:", "1:x", "1:0d9b7e3", "1:0D9B7E3A", "1:0d9b7e3a0", "1:e5b1c3a0:"),
+        *("-1:0d9b7e3a", "1.5:0d9b7e3a", "\u0663:0d9b7e3a", "9" * 20, "0", "0:0d9b7e3a", "01:e5b1c3a0"),
+        "4:0d9b7e3a",  # of this server, if it had started so many jobs
+    ],
+)
+def test_what_no_server_gave_as_a_cursor_is_refused_as_that(cursor: str) -> None:
+    catalog = Catalog(INSTANCE)
+    for name in "abc":
+        catalog.add(cast("Job", SimpleNamespace(id=name)))
+    with pytest.raises(RequestError, match="is no `next` of a page") as caught:
+        catalog.after(cursor)
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, "after")
 
 
-@pytest.mark.parametrize("other", ["e5b1c3a0-2f", ""])
-def test_a_cursor_of_before_a_restart_is_refused(other: str) -> None:
+def test_a_cursor_of_before_a_restart_is_refused() -> None:
     """Else the jobs up to that number would be left out, and nobody told."""
-    before, now = Catalog("0d9b7e3a-6c"), Catalog(other)
+    before, now = Catalog(INSTANCE), Catalog("e5b1c3a0-2f")
     for catalog in (before, now):
         for _ in range(3):
             catalog.add(cast("Job", SimpleNamespace(id=str(len(list(catalog))))))
@@ -99,7 +118,7 @@ def test_a_cursor_of_before_a_restart_is_refused(other: str) -> None:
 @pytest.fixture
 def named() -> Catalog:
     """A catalog of three names."""
-    found = Catalog()
+    found = Catalog(INSTANCE)
     for name in ("abc1", "abd2", "abc1d"):
         found.add(cast("Job", SimpleNamespace(id=name)))
     return found
@@ -133,7 +152,7 @@ def test_find(named: Catalog, asked: str, found: str | ErrorCode) -> None:
 
 def test_an_empty_id_names_nobody_also_where_there_is_one_job_only() -> None:
     """It is the beginning of every id, and what a program has whose variable was never set."""
-    catalog = Catalog()
+    catalog = Catalog(INSTANCE)
     catalog.add(cast("Job", SimpleNamespace(id="abc")))
     with pytest.raises(RequestError) as caught:
         catalog.find("")

@@ -45,7 +45,7 @@ class World:
     """Repeats whose starts the test settles: `begun` are those that were called."""
 
     def __init__(self) -> None:
-        self.jobs = Catalog()
+        self.jobs = Catalog(ID)
         self.room = StartRoom()
         self.repeats = Repeats(self.jobs, self.room)
         self.begun: list[Claim] = []
