@@ -7,8 +7,8 @@ name, or that is another program's word for just that.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-#: Commands that cannot be undone.
-DESTRUCTIVE: Final = frozenset({"stop", "remove", "certs revoke", "revoke"})
+#: Commands and flags that cannot be undone.
+DESTRUCTIVE: Final = frozenset({"stop", "remove", "certs revoke", "revoke", "--force"})
 #: Words of docker, systemctl, journalctl, kubectl and shells, and our commands for what they do; "" is none,
 #: where the nearest name would mislead.
 COMMANDS: Final = {
@@ -66,7 +66,7 @@ CERTS: Final = {
     "pkcs12": "export",
     "p12": "export",
 }
-#: Flags of docker, kubectl, systemd-run and others, and ours; offered where the command has ours.
+#: Flags of docker, kubectl, systemd-run, kill and others, and ours; offered where the command has ours.
 FLAGS: Final = {
     "-m": "--memory-limit",
     "--memory": "--memory-limit",
@@ -85,6 +85,8 @@ FLAGS: Final = {
     "-f": "--follow",
     "-t": "--grace",
     "--time": "--grace",
+    "--grace-period": "--grace",
+    **dict.fromkeys(("-9", "-KILL", "-SIGKILL"), "--grace 0"),
     "-H": "--server",
     "--host": "--server",
     "--address": "--server",
@@ -126,18 +128,33 @@ def _all_but(word: str, name: str) -> bool:
 
 
 def flag(word: str, flags: Iterable[str]) -> str | None:
-    """The flag to offer for one that is not there; None if none comes near."""
+    """The flag to offer for one that is not there, with a value if that is meant; None if none comes near."""
     names = [name for name in flags if name.startswith("--")]
-    if FLAGS.get(word) in names:
-        return FLAGS[word]
+    familiar = {word: ours for word, ours in FLAGS.items() if ours.partition(" ")[0] in names}
+    short = word[:2] if word[2:].isdigit() else word  # -n5
+    if found := familiar.get(word) or familiar.get(short):
+        return found
     bare = word.lstrip("-")
     if len(bare) < 2:
         return None
-    near = [(distance(bare, name[2:]), name) for name in names]
-    found, name = min(near, default=(len(bare), ""))
-    if found <= _allowed(bare):
-        return name
-    return next((name for name in names if len(bare) > 2 and name[2:].startswith(bare)), None)
+    # People write the first word of a flag alone, and slip in that too: of several, the first one is meant.
+    first = {f"--{name[2:].partition('-')[0]}": name for name in sorted(names, reverse=True)}
+    known = {word: ours for word, ours in familiar.items() if word.startswith("--") and len(word) > 6}
+    known |= {word: ours for word, ours in first.items() if len(word) > 4}
+    known |= {name: name for name in names}
+    near = sorted((distance(bare, name[2:]), name) for name in known)
+    close = [name for far, name in near if far <= _allowed(bare)]
+    begun = [name for name in names if len(bare) > 2 and name[2:].startswith(bare)]
+    for name in (*close, *begun):
+        if known[name] not in DESTRUCTIVE or _all_but(bare, name[2:]):
+            return known[name]
+    return None
+
+
+def no_flag(command: str, word: str, flags: Iterable[str], otherwise: str) -> str:
+    """Say that a command has no such flag, and which one may be meant, or else what ``otherwise`` holds."""
+    found = flag(word, flags)
+    return f"{command} has no flag {word}{f': did you mean {found}?' if found else otherwise}"
 
 
 def distance(one: str, other: str) -> int:

@@ -29,14 +29,14 @@ def sentence(error: CycloptsError) -> str:
     see = f"see `worker-service {chain} --help`" if chain else "see `worker-service --help`"
     match error:
         case UnknownCommandError(unused_tokens=[word, *_]) if word.startswith("-"):
-            return no_flag(at, word, _GLOBAL, see)
+            return _no_flag(at, word, _GLOBAL, see)
         case UnknownCommandError(unused_tokens=[word, *_]):
             names = [] if error.app is None else [name for name in error.app if not name.startswith("-")]
             found = nearest.command(word, names, nearest.CERTS if chain else nearest.COMMANDS)
             return f"there is no command {word!r}: {_offer(found, see)}"
         case UnknownOptionError(token=token, argument_collection=arguments):
             flags = [name for argument in arguments for name in argument.names]
-            return no_flag(at, token.keyword or token.value, flags, see)
+            return _no_flag(at, token.keyword or token.value, flags, see)
         case UnusedCliTokensError(unused_tokens=[word, *_]):
             return f"{word!r} is one word too many for {at}: {see}."
         case MissingArgumentError(argument=argument, keyword=None) if chain.startswith("certs") and argument:
@@ -60,10 +60,8 @@ def sentence(error: CycloptsError) -> str:
             return f"{' '.join(str(error).split())} {see[0].upper()}{see[1:]}."
 
 
-def no_flag(command: str, word: str, flags: Iterable[str], see: str) -> str:
-    """Say that a command has no such flag, and which one may be meant, or else what to see."""
-    flag = word.partition("=")[0]
-    return f"{command} has no flag {flag}: {_offer(nearest.flag(flag, flags), see)}"
+def _no_flag(command: str, word: str, flags: Iterable[str], see: str) -> str:
+    return nearest.no_flag(command, word.partition("=")[0], flags, f": {see}.")
 
 
 def _offer(found: str | None, see: str) -> str:

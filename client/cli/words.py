@@ -1,7 +1,10 @@
 """Owns the step before cyclopts: the seed's single-dash ``-command``, and where a job's own words begin."""
 
+import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
 
 from . import nearest
 from .exits import UsageError
@@ -14,6 +17,7 @@ VALUED = CONNECTION | {
 }
 ALONE = frozenset({"--merge", "--no-merge", "--help", "-h", "--version"})
 _SEED = ("-command", "--command")
+_NUMBER: Final = re.compile(r"-\d+")
 
 
 def settle(words: Sequence[str]) -> list[str]:
@@ -25,7 +29,7 @@ def settle(words: Sequence[str]) -> list[str]:
 
     Raises:
         UsageError: a flag is unknown or lacks its value, ``-command`` has no program, or its arguments
-            have an open quote.
+            have an open quote; or another command has a flag that is a number.
     """
     rest = list(words)
     leading: list[str] = []
@@ -34,6 +38,7 @@ def settle(words: Sequence[str]) -> list[str]:
     if leading and not rest:
         raise UsageError("no command was given: see `worker-service --help`.")
     if not rest or rest[0] not in ("start", "run"):
+        _check_numbers(rest)
         return rest[:1] + leading + rest[1:]
     name = rest.pop(0)
     flags, program, arguments = [name, *leading], None, None
@@ -73,16 +78,27 @@ def settle(words: Sequence[str]) -> list[str]:
     return [*flags, "--", *command] if command else flags
 
 
+def _check_numbers(words: list[str]) -> None:
+    """Refuse what cyclopts takes for a number, and thus for a job's id, and people mean as a flag."""
+    for before, word in pairwise(words):
+        if _NUMBER.fullmatch(word) and not before.startswith("--"):  # not a flag's value
+            flags = ("--grace",) * (words[0] == "stop")
+            raise UsageError(nearest.no_flag(words[0], word, flags, f": {_see(words[0])}"))
+
+
 def _no_flag(name: str, flag: str, program: str | None, *, dashes: bool) -> str:
     """Say that `start` or `run` has no such flag: it is a slip, or is meant for the job's program."""
-    if found := nearest.flag(flag, VALUED | ALONE):
-        return f"{name} has no flag {flag}: did you mean {found}?"
-    if dashes:
-        return f"{name} has no flag {flag}: see `worker-service {name} --help`."
-    return (
-        f"{name} has no flag {flag}; a program's own flags come behind a --, as in: "
-        f"worker-service {name} -- {program or 'ls'} {flag}."
-    )
+    otherwise = f": {_see(name)}"
+    if not dashes:
+        otherwise = (
+            "; a program's own flags come behind a --, as in: "
+            f"worker-service {name} -- {program or 'ls'} {flag}."
+        )
+    return nearest.no_flag(name, flag, VALUED | ALONE, otherwise)
+
+
+def _see(name: str) -> str:
+    return f"see `worker-service {name} --help`."
 
 
 def _valued(rest: list[str]) -> str:

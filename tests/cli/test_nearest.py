@@ -71,7 +71,7 @@ def test_familiar_words_lead_to_what_is_there() -> None:
         command = app["certs"][name] if name in CERTS else app[name]
         if name not in ("certs", "doctor"):
             flags |= {flag for it in command.assemble_argument_collection() for flag in it.names}
-    assert set(nearest.FLAGS.values()) <= flags
+    assert {ours.partition(" ")[0] for ours in nearest.FLAGS.values()} <= flags
 
 
 @pytest.mark.parametrize("word", ["stpo", "tsop", "stopp", "sstop", "stops"])
@@ -113,15 +113,39 @@ def test_distance_is_one(one: str, other: str) -> None:
         ("--memory-limt", "--memory-limit"),
         ("--memroy-limit", "--memory-limit"),
         ("--memory", "--memory-limit"),
+        ("--memry", "--memory-limit"),
+        ("--cup", "--cpu-limit"),
         ("--disk", "--disk-limit"),
+        ("--dsik", "--disk-limit"),
+        ("--wrkdir", "--cwd"),
         ("-m", "--memory-limit"),
         ("--workdir", "--cwd"),
         ("--srever", "--server"),
         ("-x", None),
         ("--lines", None),  # which start has not
         ("--color", None),
+        ("--on", None),
         ("--", None),
     ],
 )
 def test_the_nearest_flag(word: str, found: str | None) -> None:
     assert nearest.flag(word, sorted(VALUED | ALONE)) == found
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [("--forc", "--force"), ("--fore", "--force"), ("--for", None), ("--fo", None), ("--focus", None)],
+)
+def test_a_flag_that_does_harm_is_offered_for_its_own_name_alone(word: str, found: str | None) -> None:
+    assert nearest.flag(word, ["--force", "--days"]) == found
+
+
+@pytest.mark.parametrize("word", ["-9", "-KILL", "-SIGKILL"])
+def test_a_signal_that_kills_is_a_stop_without_a_grace(word: str) -> None:
+    assert nearest.flag(word, ["--grace", "--server"]) == "--grace 0"
+    assert nearest.flag(word, ["--server"]) is None
+
+
+def test_a_short_flag_with_its_value_behind_it() -> None:
+    assert nearest.flag("-n5", ["--tail"]) == "--tail"
+    assert nearest.flag("-nx", ["--tail"]) is None
