@@ -21,6 +21,26 @@ from .render import text
 _NAMES = {1: "stdout", 2: "stderr"}
 
 
+class _Lines:
+    """Whether what was written last ended within a line, so that what we say ourselves begins on its own."""
+
+    def __init__(self) -> None:
+        self._open = {1: False, 2: False}
+        self._latest = 2
+
+    def wrote(self, number: int, last: int) -> None:
+        """Something was written, whose last byte was ``last``."""
+        self._open[number] = last != ord("\n")
+        self._latest = number
+
+    def is_open(self) -> bool:
+        """Whether stderr, or the file that it shares with stdout, ends within a line."""
+        return self._open[self._latest if are_one() else 2]
+
+
+_lines = _Lines()
+
+
 def take_over() -> None:
     """Open what of 0, 1 and 2 is closed, and put streams of ours in the place of Python's."""
     encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
@@ -79,6 +99,8 @@ def write(number: int, data: bytes | memoryview) -> None:
         OutputError: it cannot be written to.
     """
     rest = memoryview(data)
+    if rest:
+        _lines.wrote(number, rest[-1])
     while rest:
         try:
             rest = rest[os.write(number, rest) :]
@@ -100,9 +122,10 @@ def put(words: str) -> None:
 
 
 def complain(sentence: str) -> None:
-    """Say on stderr what is wrong, on one line that is safe on a terminal."""
+    """Say on stderr what is wrong, on a line of its own that is safe on a terminal."""
+    begin = "\n" * _lines.is_open()
     with contextlib.suppress(OutputError):
-        write(2, f"worker-service: {text(sentence)}\n".encode("utf-8", "backslashreplace"))
+        write(2, f"{begin}worker-service: {text(sentence)}\n".encode("utf-8", "backslashreplace"))
 
 
 class _Stdout(io.TextIOBase):

@@ -99,6 +99,25 @@ def test_a_signal_and_a_timeout(cli: Program, words: list[str], code: int, said:
     assert re.fullmatch(rf"job {ID} was {said}", ran.sentence)
 
 
+@pytest.mark.parametrize(
+    ("prints", "before"),
+    [("printf abc >&2", b"abc\n"), ("echo abc >&2", b"abc\n"), ("printf abc", b""), ("true", b"")],
+)
+def test_it_stands_on_a_line_of_its_own(cli: Program, prints: str, before: bytes) -> None:
+    ran = cli("run", "sh", "-c", f"{prints}; kill -KILL $$")
+    assert ran.out == (b"abc" if prints == "printf abc" else b"")
+    assert ran.err.startswith(before + b"worker-service: job ")
+    assert ran.err.count(b"\n") == before.count(b"\n") + 1
+
+
+@pytest.mark.parametrize("flag", ["--merge", "--no-merge"])
+@pytest.mark.parametrize("prints", ["printf a; printf b >&2", "printf a >&2; printf b"])
+def test_it_stands_on_a_line_of_its_own_in_one_file_too(cli: Program, flag: str, prints: str) -> None:
+    ran = cli.shell('"$@" 2>&1', "run", flag, "sh", "-c", f"{prints}; kill -KILL $$")
+    line, sentence, rest = ran.out.split(b"\n")
+    assert (sorted(line), sentence[:20], rest) == (sorted(b"ab"), b"worker-service: job ", b"")
+
+
 def test_who_stopped_it(cli: Program, admin: Client) -> None:
     with cli.begin("run", *WAITS) as running:
         read_until(running, READY)

@@ -165,7 +165,9 @@ class Commander:
             return
         if known is not None and (known.stoppers or known.remove_asked):
             return
-        done.stderr = _SAID.sub(b"", done.stderr)
+        done.stderr, said = _SAID.subn(b"", done.stderr)
+        if said and len(done.stdout) + len(done.stderr) == plan.total + 1:
+            done.stderr = done.stderr.removesuffix(b"\n")  # so that it begins on a line of its own
         self._check_bytes(plan.spec, done)
         expect(len(done.stdout) + len(done.stderr) == plan.total, f"not all bytes of {plan}")
         expect(done.returncode == _code(plan), f"run has {done.returncode}: {plan}")
