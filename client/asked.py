@@ -4,6 +4,7 @@ A job, a page of a list and a start belong to one life of the server, which its 
 After a restart the beginning of an id may fit another job, a page another list, and a start would run again.
 """
 
+import copy
 import dataclasses
 import uuid
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from .arguments import check_job_id
 from .core import Answer, Params, job_of, page_of, result_of
 from .errors import ClientError, UncertainStartError
 
-RESTARTED: Final = "The server was restarted, its jobs are gone"
+#: Of a job that the server had before its restart, and of one that it may have had.
+_RESTARTED: Final = "The server was restarted, its jobs are gone."
+_MAYBE: Final = "The server was restarted since this client connected: if the job is of before, it is gone."
 _ID_LENGTH: Final = 36  # of a UUID as text
 
 
@@ -71,7 +74,7 @@ class AboutJob(Asked):
     def _move(self) -> None:
         # A whole id fits no other job, and may not have been asked for before the restart at all.
         if self.begun or not self._whole:
-            raise RequestError(ErrorCode.NOT_FOUND, f"{RESTARTED}.")
+            raise RequestError(ErrorCode.NOT_FOUND, _RESTARTED)
 
 
 class Pages(Asked):
@@ -187,4 +190,7 @@ def result_after(answer: Answer, *, restarted: bool) -> dict[str, Any]:
     except RequestError as error:
         if not (restarted and error.code is ErrorCode.NOT_FOUND):
             raise
-        raise RequestError(error.code, f"{error.message} {RESTARTED}.") from None
+        told = copy.copy(error)
+        told.message = f"{error.message} {_MAYBE}"
+        told.args = (told.message,)
+        raise told from None
