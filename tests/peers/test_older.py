@@ -1,29 +1,48 @@
 """The first version of this protocol, from its commit: its clients against our server, and the reverse."""
 
+import datetime
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.harness import PATIENCE, ROOT, Server, next_line, serve
+from certs.authority import issue
+from certs.revoke import revoke
+from certs.roles import Role
+from tests.e2e.test_hosts import NO_CGROUP, changed
+from tests.harness import PATIENCE, SLOW, Server, next_line
+from tests.host.common import NOT_EMULATED
+from tests.peers.older import OURS, Version
+from tests.tlshelp import authority, key, make_directory, save
+from wire.errors import ErrorCode
+from wire.jobs import CauseKind
+from wire.messages import GapReason
+from worker.methods import METHODS
 
-#: The commit whose peers know no features.
-FIRST: Final = "a67f28e685e20589765d3da8e11dfd995236b635"
 HERE: Final = Path(__file__).parent
-SMALL: Final = ("--output-memory", "4M", "--overflow", "drop", "--stall-timeout", "1", "--spill-limit")
-#: A server's room for output on the disk. The first one may not move a byte there: once three of its tasks
-#: want to move the output of one job, as they do when two jobs print much, they hand a lock round for ever.
-OUR_DISK: Final = "4M"
-FIRST_DISK: Final = "1"
-#: So that what is aborted says where it stood.
-TELLING: Final = dict(os.environ) | {"PYTHONFAULTHANDLER": "1"}
+#: Each kind of client over each transport.
+TALKERS: Final = [(kind, scheme) for kind in ("blocking", "trio") for scheme in ("", "wss://")]
+#: Seconds for which a certificate is good that ends while its client waits.
+SHORT: Final = 4 * SLOW
+#: The codes that no conversation hears, and why.
+UNHEARD: Final = {
+    ErrorCode.LIMIT_REFUSED: "it takes a host without cgroups: test_limits, below",
+    ErrorCode.INTERNAL: "it is a defect of the server, and none is known that a client can meet",
+}
+#: The reasons for a gap that no conversation hears, and why.
+UNTOLD: Final = {
+    GapReason.UNREADABLE: "it takes a disk that fails",
+    GapReason.REMOVED: "a stream has what is there before it is removed, or comes too late: a race",
+}
+#: With what a server starts nothing, and lets few in.
+STRICT: Final = ("--audit", "/dev/full", "--audit-required", "--max-connections-per-identity", "4")
 
 
 def job(
@@ -43,7 +62,9 @@ def job(
 
 #: What comes of the conversation, whichever versions talk.
 EXPECTED: Final[dict[str, Any]] = {
+    "begun": None,
     "ready": None,
+    "followed": None,
     "methods": {
         "identity": "admin",
         "role": "Admin",
@@ -61,82 +82,165 @@ EXPECTED: Final[dict[str, Any]] = {
         "timeout": job(0, "timeout", signal=15),
         "stopped": job(0, "stopped", signal=15, by="admin"),
         "listed": True,
-        "much": [12_000_000, ["dropped"]],
-        "removed": [True, 0],
+        "removed": True,
+        "and then": "not_found",
     },
     "refusals": {
         code: code
         for code in (
             *("not_found", "running", "no_such_program", "not_executable", "bad_directory", "bad_user"),
-            *("bad_request", "denied"),
+            *("bad_request", "start_failed", "denied", "unknown_method", "protocol", "ambiguous"),
         )
     },
+    "strict": {"audit_unavailable": "audit_unavailable", "busy": "busy"},
+    "much": [12_000_000, ["dropped"], 0],
     "stalled": 5_000_000,
-    "cancelled": [True, "hello\n", job(6, "stopped", signal=15, by="admin"), True, True],
+    "cancelled": ["hello\n", job(6, "stopped", signal=15, by="admin"), True, True],
+    "short": "expired",
+    "leaving": "revoked",
+    "lost": job(0, "lost", signal=9),
+    "cut": "CutError",
     "end": [job(6, "stopped", signal=15, by="server"), "shutting_down"],
+    "called": sorted(METHODS),
 }
+#: The codes that a conversation hears. A blocking client that is given up may be cut instead of being told.
+HEARD: Final = set(ErrorCode) - set(UNHEARD)
 
 
-@pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source of the first version."""
-    folder = tmp_path_factory.mktemp("first")
-    archive = folder / "source.tar"
-    made = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", "-o", str(archive), FIRST],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip(
-            f"NOT TESTED: this clone has no commit {FIRST[:7]}, an older peer; run `git fetch --unshallow`"
+class Talker:
+    """A conversation of a version's clients with servers, in its own process.
+
+    Args:
+        version: of the clients.
+        script: what they say, a file beside this one.
+        setting: as it takes it.
+    """
+
+    def __init__(self, version: Version, script: str, setting: dict[str, Any]) -> None:
+        self.told: dict[str, Any] = {}
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / script), json.dumps(setting)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=version.root,
+            env=version.environment,
         )
-    subprocess.run(["tar", "-xf", str(archive), "-C", str(folder)], check=True, timeout=PATIENCE)
-    return folder
+
+    def __enter__(self) -> "Talker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:
+            self.process.kill()
+
+    def tells(self, name: str) -> None:
+        """Read until it has told something; a ValueError at its end."""
+        while name not in self.told:
+            self.told.update([json.loads(next_line(self.process))])
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
 
-@contextmanager
-def clients(server: Server, root: Path, scheme: str) -> Iterator[subprocess.Popen[str]]:
-    """The conversation of a version's clients with a server."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "conversation.py"), scheme + server.address, str(server.certs)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env=TELLING | {"PYTHONPATH": str(root)},
-    )
-    with process:
+def talk(
+    stack: ExitStack, script: str, clients: Version, certs: Path, usual: Server, small: Server, strict: Server
+) -> list[Talker]:
+    """Begin conversations of all kinds, which end with the stack."""
+    return [
+        stack.enter_context(
+            Talker(
+                clients,
+                script,
+                {
+                    "kind": kind,
+                    "certs": str(certs),
+                    "usual": scheme + usual.address,
+                    "small": scheme + small.address,
+                    "strict": scheme + strict.address,
+                    "slow": SLOW,
+                },
+            )
+        )
+        for kind, scheme in TALKERS
+    ]
+
+
+def converse(clients: Version, servers: Version, certs: Path) -> list[dict[str, Any]]:
+    """What came of all that clients of a version did with servers of another."""
+    save(certs, leaving=issue(authority(), "leaving", role=Role.USER, key=key("leaving")))
+    with ExitStack() as stack:
+        usual = stack.enter_context(servers.serve(certs, "--stall-timeout", str(SLOW)))
+        small = stack.enter_context(servers.serve_small(certs))
+        strict = stack.enter_context(servers.serve(certs, *STRICT))
+        talkers = talk(stack, "conversation.py", clients, certs, usual, small, strict)
+
+        def all_tell(name: str) -> None:
+            for talker in talkers:
+                talker.tells(name)
+
         try:
-            yield process
-        finally:
-            process.kill()
+            all_tell("begun")
+            now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+            ends = now + datetime.timedelta(seconds=SHORT)
+            save(certs, short=issue(authority(), "short", role=Role.USER, key=key("leaving"), not_after=ends))
+            for talker in talkers:
+                talker.go_on()
+            all_tell("ready")
+            revoke(certs, ["leaving"])
+            usual.process.send_signal(signal.SIGHUP)
+            os.kill(small.spawner_pid, signal.SIGKILL)
+            all_tell("followed")
+            small.process.kill()
+            all_tell("leaving")
+            usual.process.send_signal(signal.SIGTERM)
+            all_tell("called")
+            strict.process.kill()  # it would wait for its audit log to take its lines
+        except (
+            ValueError
+        ):  # one ended too soon, or was aborted as it said nothing; stderr tells how all stood
+            for talker in talkers:
+                talker.process.send_signal(signal.SIGABRT)
+                talker.process.wait(PATIENCE)
+            stood = [server.abort() for server in (usual, small, strict)]
+            pytest.fail(f"They told {[talker.told for talker in talkers]}; the servers stood here:\n{stood}")
+    return [talker.told for talker in talkers]
 
 
-def converse(server: Server, root: Path) -> list[dict[str, Any]]:
-    """What came of all that clients of a version did, on both transports; the server ends meanwhile."""
-    told: list[dict[str, Any]] = [{}, {}]
-    with clients(server, root, "") as native, clients(server, root, "wss://") as websocket:
-        pairs = list(zip((native, websocket), told, strict=True))
-        try:
-            for process, found in pairs:
-                while "ready" not in found:
-                    found.update([json.loads(next_line(process))])
-            server.process.send_signal(signal.SIGTERM)
-            for process, found in pairs:
-                while line := next_line(process):
-                    found.update([json.loads(line)])
-        except ValueError:  # one ended too soon, or was aborted as it said nothing: its stderr tells
-            pytest.fail(f"They had told {told}; the server stood here:\n{server.abort()}")
-    return told
+def check(talks: list[dict[str, Any]]) -> None:
+    for (kind, _), told in zip(TALKERS, talks, strict=True):
+        heard = set(told.pop("heard")) | ({ErrorCode.STALLED} if kind == "blocking" else set())
+        assert heard == HEARD
+        assert told == EXPECTED
 
 
-def test_the_first_clients_with_our_server(first: Path, shared_certificates: Path) -> None:
-    with serve(shared_certificates, *SMALL, OUR_DISK, env=TELLING) as server:
-        assert converse(server, first) == [EXPECTED, EXPECTED]
+def test_the_first_clients_with_our_server(first: Version, tmp_path: Path) -> None:
+    check(converse(first, OURS, make_directory(tmp_path)))
 
 
-def test_our_clients_with_the_first_server(first: Path, shared_certificates: Path) -> None:
-    with serve(shared_certificates, *SMALL, FIRST_DISK, env=TELLING, root=first) as server:
-        assert converse(server, ROOT) == [EXPECTED, EXPECTED]
+def test_our_clients_with_the_first_server(first: Version, tmp_path: Path) -> None:
+    check(converse(OURS, first, make_directory(tmp_path)))
+
+
+def test_no_kind_of_end_is_left_out() -> None:
+    assert set(CauseKind) == {*re.findall(r"'cause': '(\w+)'", str(EXPECTED)), CauseKind.OOM}
+    assert set(GapReason) == {*EXPECTED["much"][1], *UNTOLD}
+
+
+@pytest.mark.host
+@NOT_EMULATED
+@pytest.mark.parametrize("direction", ["the first clients", "our clients"])
+def test_limits(first: Version, shared_certificates: Path, direction: str) -> None:
+    clients, servers = (first, OURS) if direction == "the first clients" else (OURS, first)
+    with ExitStack() as stack:
+        usual = stack.enter_context(servers.serve(shared_certificates))
+        bare = stack.enter_context(servers.serve(shared_certificates, prefix=changed(NO_CGROUP)))
+        for talker in talk(stack, "limits.py", clients, shared_certificates, usual, usual, bare):
+            talker.tells("refused")
+            assert talker.told == {
+                "oom": job(0, "oom", signal=9),
+                "limits": True,
+                "refused": ErrorCode.LIMIT_REFUSED,
+            }
