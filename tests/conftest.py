@@ -14,8 +14,8 @@ from tests.faults.inject import Faults
 from tests.harness import Server, serve
 from tests.tlshelp import make_directory
 
-# What the tests start inherits what we ignore or block, and would not hear a test's signal: a shell's background
-# job ignores SIGINT, one of nohup(1) SIGHUP.
+# What the tests start inherits what we ignore or block, and would not hear a test's signal: a shell's
+# background job ignores SIGINT, one of nohup(1) SIGHUP.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from client.resume import FIRST_PAUSE, LONGEST_PAUSE, Backoff, Life, Place
+from tests.harness import PATIENCE
 from tests.race.world import patched
 from tests.wire.test_conversation import Conversation
 from tests.worker.common import KeptLog
@@ -32,7 +33,7 @@ WHICH = st.integers(0, 1)
 ELSEWHERE = ("conversation", "log")
 #: Sizes on both sides of what a block gathers, and of what it holds.
 SIZES = st.sampled_from([1, 7, 1000, 30_000, BLOCK_BYTES // 4 - 1, BLOCK_BYTES // 4, BLOCK_BYTES + 5])
-MEMORY, JOB_MEMORY, DISK = 400_000, 300_000, 500_000
+MEMORY, JOB_MEMORY, DISK = 200_000, 150_000, 250_000
 
 
 @dataclass(eq=False)
@@ -45,6 +46,16 @@ class Follower:
     leave: object
     only: int | None
     most: int
+
+
+class WatchedStore(OutputStore):
+    """A store that says when whoever wants room has to wait until something is freed."""
+
+    stuck: trio.Event
+
+    def mark_waiting(self) -> None:
+        super().mark_waiting()
+        self.stuck.set()
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -65,7 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self, overflow: Overflow) -> None:
         budget = Budget(MEMORY, JOB_MEMORY, DISK, Path(self.folder.name), overflow)
         self.overflow = overflow
-        self.store = OutputStore(budget, KeptLog())
+        self.store = WatchedStore(budget, KeptLog())
         self.logs = [OutputLog(self.store), OutputLog(self.store)]
 
     def teardown(self) -> None:
@@ -82,11 +93,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder.cleanup()
         self.patches.__exit__(None, None, None)
 
-    @rule(which=WHICH, stream=STREAMS, size=SIZES)
+    @rule(which=WHICH, stream=STREAMS, size=SIZES, times=st.integers(1, 8))
+    def append_some(self, which: int, stream: int, size: int, times: int) -> None:
+        if not (self.logs[which].closed or self.removed[which]):
+            for _ in range(times):
+                self.append(which, stream, size)
+
     def append(self, which: int, stream: int, size: int) -> None:
         log = self.logs[which]
-        if log.closed or self.removed[which]:
-            return
         self.count += 1
         data = (b"%d " % self.count * (size // 2 + 1))[:size]
         log.append(stream, data)
@@ -102,11 +116,23 @@ class StoreMachine(RuleBasedStateMachine):
         log = self.logs[which]
 
         async def run() -> bool:
-            with trio.move_on_after(0.02) as scope:  # longer than any step but the wait for room
-                await log.make_room()
-            return scope.cancelled_caught
+            made = False
+            self.store.stuck = trio.Event()
 
-        if not trio.run(run):
+            async def make() -> None:
+                nonlocal made
+                await log.make_room()
+                made = True
+                self.store.stuck.set()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(make)
+                with trio.fail_after(PATIENCE):
+                    await self.store.stuck.wait()
+                nursery.cancel_scope.cancel()
+            return made
+
+        if trio.run(run):
             assert log.resident <= JOB_MEMORY
             assert self.store.resident <= MEMORY
         else:
