@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from wire.durations import UNIT_SECONDS
 from wire.limits import LimitError
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def parse_retention(text: str | None) -> Retention:
         if match is None or (seconds if match[2] else count) is not None:
             raise LimitError(f"--retain {text!r} is no number of jobs, nor a time such as 24h, nor 1000,24h.")
         if match[2]:
-            seconds = float(int(match[1]) * _UNITS[match[2]])
+            seconds = float(int(match[1]) * UNIT_SECONDS[match[2]])
         else:
             count = int(match[1])
     return Retention(count, seconds)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from wire.durations import UNIT_SECONDS
 from wire.messages import STDERR, STDOUT, Gap, GapReason
 
 from ..blocking import Client, Stream
@@ -29,7 +30,6 @@ _UNIT_LETTERS = "KMGTIBkmgtib"
 #: The largest number that goes over the wire.
 _MOST = 2**63 - 1
 _DIGITS = len(str(_MOST))
-_AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @Parameter(name="*")
@@ -165,7 +165,7 @@ def _moment(flag: str, text: str, clock: Callable[[], float]) -> tuple[float, bo
     from datetime import datetime
 
     if age := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text.strip(), re.ASCII):
-        return max(0.0, clock() - float(age[1]) * _AGES[age[2]]), False
+        return max(0.0, clock() - float(age[1]) * UNIT_SECONDS[age[2]]), False
     try:
         found = datetime.fromisoformat(text.strip().upper())
         return max(0.0, found.timestamp()), found.tzinfo is None
