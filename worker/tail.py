@@ -115,7 +115,8 @@ async def _before(
             continue
         found = await log.block_at(offset - 1)
         if isinstance(found, Missing):
-            return offset
+            # What was dropped meanwhile is not there; what cannot be read is, and the stream says so.
+            return max(found.offset, log.dropped)
         read = found
     return log.dropped
 

@@ -1,5 +1,7 @@
 """To look back through a log is done in steps, each at a turn, and no step is long."""
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -8,10 +10,10 @@ import pytest
 import trio
 
 from wire.jobs import StreamParams
-from wire.messages import STDERR, STDOUT
+from wire.messages import STDERR, STDOUT, GapReason
 from worker import tail
-from worker.blocks import BLOCK_BYTES, BLOCK_RUNS, Block
-from worker.output import OutputLog
+from worker.blocks import BLOCK_BYTES, BLOCK_RUNS, Block, Chunk
+from worker.output import Missing, OutputLog
 from worker.reader import TAKE_BLOCKS, Reader
 from worker.spill import SpillFiles
 from worker.tail import STEP, find_start
@@ -124,3 +126,27 @@ async def test_a_reader_of_one_stream_lets_others_have_their_turn() -> None:
     assert piece is not None
     assert getattr(piece, "data", None) == b"here"
     assert turns == 11
+
+
+@pytest.mark.parametrize("params", [{"tail_bytes": 6}, {"tail_lines": 2}])
+@pytest.mark.parametrize("kept", [b"", b"kept\n"])
+async def test_what_a_tail_cannot_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: dict[str, int], kept: bytes
+) -> None:
+    log = OutputLog()
+    log.append(STDOUT, b"lost\n")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("worker.spill_file.SpillFile.read_cached", lambda *_: None)
+    monkeypatch.setattr("worker.spill_file.SpillFile.read", fail)
+    with closing(SpillFiles(tmp_path)) as files:
+        assert await log.spill(files, PLENTY)
+        if kept:
+            log.append(STDOUT, kept)
+        start = await find_start(log, StreamParams("", **params))  # type: ignore[arg-type]
+        with closing(Reader(log, start)) as reader:
+            assert await reader.next() == Missing(4, 1, GapReason.UNREADABLE)
+            assert await reader.next() == (Chunk(STDOUT, 5, kept) if kept else None)
+        log.remove()
