@@ -128,7 +128,8 @@ class HandshakeQueue:
 async def _compute(step: Callable[[], bool]) -> bool:
     """Run a step where it holds up nobody."""
     try:
-        # With a limit of its own: who fills the usual one, with a disk that hangs, must not lock others out.
+        # A limiter of our own: threads stuck on a hung disk can fill Trio's default one, and handshakes
+        # must not wait for them.
         return await run_in_thread(step, limiter=trio.CapacityLimiter(1))
     except NoThreadError:
         return step()  # noqa: ASYNC910  # there is nothing to wait for

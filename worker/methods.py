@@ -225,7 +225,7 @@ async def stream(call: Call, params: StreamParams) -> Answer:
     if reader.offset > log.size:
         raise RequestError(
             ErrorCode.BAD_REQUEST,
-            f"The job has printed {log.size} bytes; {reader.offset} is beyond them.",
+            f"The job has printed {log.size} bytes, and {reader.offset} is beyond them: give a lower offset.",
             field="offset",
         )
     if params.follow:

@@ -68,7 +68,7 @@ class ProcessTree:
         await trio.lowlevel.checkpoint()
 
     def out_of_memory(self) -> str | None:
-        """Nobody counts, so nobody says so."""
+        """Always None: without a cgroup the kernel does not count a job's memory."""
         return None
 
     async def watch(self, kill: Callable[[], Awaitable[object]]) -> None:

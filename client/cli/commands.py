@@ -55,7 +55,7 @@ def start(*words: Words, what: What = _PLAIN, where: Where = _HERE) -> int:
     """Start a job and print its id.
 
     The job's command stands behind the flags and a --, and reaches the server word for word; no shell
-    looks at it there. The form of the design works too: start -command COMMAND "ARGUMENT...", whose
+    looks at it there. There is another form too: start -command COMMAND "ARGUMENT...", whose
     second string is split as a shell splits words.
     """
     what.check("start", words)

@@ -1,4 +1,4 @@
-"""Owns the step before cyclopts: the seed's single-dash ``-command``, and where a job's own words begin."""
+"""Owns the step before cyclopts: the single-dash ``-command``, and where a job's own words begin."""
 
 import re
 import shlex
@@ -112,7 +112,7 @@ def _valued(rest: list[str]) -> str:
 
 
 def _is_arguments(word: str) -> bool:
-    """Whether a word that is none of our flags is the seed's string of arguments, dash or not."""
+    """Whether a word that is none of our flags is the string of arguments of ``-command``, dash or not."""
     if not word.startswith("--"):
         return True
     first, *more = word.split()

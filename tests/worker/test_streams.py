@@ -84,7 +84,7 @@ async def test_an_offset_beyond_the_end_is_told_so() -> None:
     job.ended.set()
     call = FakeCall(FakeRegistry(job))
     await answer(call, "stream", id="a", offset=3)
-    with pytest.raises(RequestError, match="printed 3 bytes; 4 is beyond") as caught:
+    with pytest.raises(RequestError, match="3 bytes, and 4 is beyond them: give a lower") as caught:
         await answer(call, "stream", id="a", offset=4)
     assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, "offset")
     assert call.chunks == []
@@ -95,7 +95,7 @@ async def test_an_offset_beyond_the_end_is_told_at_once_to_who_does_not_follow()
     job.output.append(STDOUT, b"abc")
     call = FakeCall(FakeRegistry(job))
     await answer(call, "stream", id="a", offset=3, follow=False)
-    with pytest.raises(RequestError, match="printed 3 bytes; 4 is beyond") as caught:
+    with pytest.raises(RequestError, match="3 bytes, and 4 is beyond them: give a lower") as caught:
         await answer(call, "stream", id="a", offset=4, follow=False)
     assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_REQUEST, "offset")
     assert call.chunks == []
