@@ -5,11 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, next_line
 
 #: What starts the command line; a test may put it into a shell's script.
 PROGRAM = (sys.executable, "-m", "client.cli")
@@ -42,14 +42,23 @@ class Result:
 
 @dataclass(frozen=True)
 class Program:
-    """The command line with one environment."""
+    """The command line with one environment.
+
+    Args:
+        environment: without where Python finds its packages.
+        command: what starts it.
+        root: the directory that holds its packages.
+    """
 
     environment: dict[str, str]
+    command: tuple[str, ...] = PROGRAM
+    root: Path = ROOT
 
     def having(self, **changes: str | None) -> "Program":
         """The same with other variables; None takes one away."""
         changed = {**self.environment, **changes}
-        return Program({name: value for name, value in changed.items() if value is not None})
+        kept = {name: value for name, value in changed.items() if value is not None}
+        return replace(self, environment=kept)
 
     def __call__(self, *words: Word) -> Result:
         """Run a command line to its end."""
@@ -58,7 +67,7 @@ class Program:
     def shell(self, script: str, *words: Word) -> Result:
         """Run a shell script whose ``"$@"`` is a command line."""
         done = subprocess.run(
-            ["sh", "-c", script, "sh", *PROGRAM, *words],
+            ["sh", "-c", script, "sh", *self.command, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=self._full(),
@@ -71,7 +80,7 @@ class Program:
     def begin(self, *words: Word) -> Iterator[subprocess.Popen[bytes]]:
         """Run a command line beside the block; it is killed if the block leaves it running."""
         with subprocess.Popen(
-            [*PROGRAM, *words],
+            [*self.command, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -89,7 +98,7 @@ class Program:
         return result.text.split()[3]
 
     def _full(self) -> dict[str, str]:
-        return self.environment | {"PYTHONPATH": str(ROOT)}
+        return self.environment | {"PYTHONPATH": str(self.root)}
 
 
 def bare() -> dict[str, str]:
@@ -105,9 +114,8 @@ def finish(process: subprocess.Popen[bytes]) -> Result:
 
 def read_until(process: subprocess.Popen[bytes], mark: bytes) -> bytes:
     """Read stdout, a line at a time, up to the line that is a mark."""
-    assert process.stdout is not None
     found = b""
-    for line in iter(process.stdout.readline, b""):
+    for line in iter(lambda: next_line(process), b""):
         found += line
         if line == mark:
             return found

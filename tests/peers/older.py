@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.cli.program import PROGRAM, Program
 from tests.harness import PATIENCE, ROOT, Server, serve
 
 #: The commit whose peers know no features.
@@ -27,12 +28,12 @@ class Version:
 
     Args:
         root: the directory that holds its packages.
-        program: the command line.
+        command: what starts the command line.
         disk: how much output its small server may move to the disk.
     """
 
     root: Path
-    program: tuple[str, ...]
+    command: tuple[str, ...]
     disk: str
 
     @property
@@ -44,12 +45,16 @@ class Version:
         """Run its server; ``prefix`` is a command that executes the one behind it."""
         return serve(certs, *flags, env=TELLING, root=self.root, prefix=prefix)
 
+    def program(self, server: Server, scheme: str, identity: str = "admin") -> Program:
+        """The command line, told where a server is."""
+        return Program(server.environment(identity, scheme), self.command, self.root)
+
     def serve_small(self, certs: Path) -> AbstractContextManager[Server]:
         """Run its server with little room for output."""
         return self.serve(certs, *_SMALL, self.disk)
 
 
-OURS: Final = Version(ROOT, (sys.executable, "-m", "client.cli"), "4M")
+OURS: Final = Version(ROOT, PROGRAM, "4M")
 
 
 def install(folder: Path) -> Version:
