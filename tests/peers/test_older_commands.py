@@ -8,15 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
+from certs.authority import issue
+from certs.revoke import revoke
+from certs.roles import Role
 from client.cli import commands as ours
 from tests.cli.program import Program, Result, finish, read_until
 from tests.harness import PATIENCE, Server, next_line
+from tests.host.common import NOT_EMULATED
 from tests.peers.older import OURS, Version
+from tests.tlshelp import authority, key, make_directory, save
 
 SCHEMES: Final = ("", "wss://")
 #: A note of our command line, as the first server does not say what time it is.
@@ -110,6 +117,20 @@ LITTLE: Final = [
         said=r"\d+ bytes of output, from byte 0 on, were dropped by the server\.",
     ),
 ]
+#: What happens on a host that can enforce limits.
+LIMITED: Final = [
+    Step(
+        "start --cpu-limit 512 --memory-limit 100M --pids-limit 20 -- true",
+        r"job with id (\S+) started with resource limits\.\n",
+        keep="true",
+    ),
+    Step("query --json <true>", r'.*"limits": {"cpu": 500, "memory": 104857600, "pids": 20}.*\n'),
+    Step(
+        "run --memory-limit 32M -- tail /dev/zero",
+        code=137,
+        noted=r"job \S+ ran out of memory: .* \(signaled by SIGKILL\)\.",
+    ),
+]
 
 
 @contextmanager
@@ -190,8 +211,27 @@ def check_cut(followers: Followers) -> None:
         assert "was cut" in cut.sentence
 
 
+def check_revocation(clients: Version, server: Server, certs: Path) -> None:
+    """The certificate of those that follow a job is revoked: they are told, and do not come back."""
+    with server.connect() as client, ExitStack() as stack:
+        job = client.start(["sh", "-c", "echo up; exec sleep 600"]).id
+        programs = [clients.program(server, scheme, "leaving") for scheme in SCHEMES]
+        followers = [stack.enter_context(program.begin("stream", job)) for program in programs]
+        for follower in followers:
+            read_until(follower, b"up\n")
+        revoke(certs, ["leaving"])
+        server.process.send_signal(signal.SIGHUP)
+        for follower in followers:
+            ended = finish(follower)
+            assert (ended.code, ended.out) == (6, b"")
+            assert re.fullmatch(
+                r"The certificate of leaving \(serial .*\) has been revoked: .*\.", ended.sentence
+            )
+
+
 def check(clients: Version, servers: Version, certs: Path) -> None:
     """A command line with servers of another version, on both transports at once."""
+    save(certs, leaving=issue(authority(), "leaving", role=Role.USER, key=key("leaving")))
     with servers.serve(certs) as server, servers.serve_small(certs) as small, ThreadPoolExecutor() as pool:
         both = [clients.program(server, scheme) for scheme in SCHEMES]
         little = [clients.program(small, scheme).having(WORKER_SERVICE_PATIENCE="0") for scheme in SCHEMES]
@@ -200,6 +240,7 @@ def check(clients: Version, servers: Version, certs: Path) -> None:
             *(pool.submit(play, program, LITTLE) for program in little),
         ]:
             played.result(PATIENCE * len(STEPS))
+        check_revocation(clients, server, certs)
         with following(both[0], server) as native, following(both[1], server) as websocket:
             server.process.send_signal(signal.SIGTERM)
             for program, (followers, job) in zip(both, (native, websocket), strict=True):
@@ -214,9 +255,19 @@ def test_every_command_is_here() -> None:
     assert {step.line.split()[0] for step in STEPS} == set(ours.app.resolved_commands()) - LOCAL
 
 
-def test_the_first_commands_with_our_server(first: Version, shared_certificates: Path) -> None:
-    check(first, OURS, shared_certificates)
+def test_the_first_commands_with_our_server(first: Version, tmp_path: Path) -> None:
+    check(first, OURS, make_directory(tmp_path))
 
 
-def test_our_commands_with_the_first_server(first: Version, shared_certificates: Path) -> None:
-    check(OURS, first, shared_certificates)
+def test_our_commands_with_the_first_server(first: Version, tmp_path: Path) -> None:
+    check(OURS, first, make_directory(tmp_path))
+
+
+@pytest.mark.host
+@NOT_EMULATED
+@pytest.mark.parametrize("direction", ["the first commands", "our commands"])
+def test_limits(first: Version, shared_certificates: Path, direction: str) -> None:
+    clients, servers = (first, OURS) if direction == "the first commands" else (OURS, first)
+    with servers.serve(shared_certificates) as server:
+        for scheme in SCHEMES:
+            play(clients.program(server, scheme), LIMITED)
