@@ -14,7 +14,7 @@ import pytest
 
 import client.cli as program
 from client.blocking import Client
-from client.cli.ending import sentence
+from client.cli.ending import sentence, was_over
 from tests.cli.program import PROGRAM, Program, finish, read_until
 from tests.client.fake import JOB, BlockingLink, FakeServer
 from tests.harness import PATIENCE, Server, eventually, serve
@@ -80,6 +80,22 @@ def ended(
 )
 def test_sentences(job: JobStatus, words: str | None) -> None:
     assert sentence(job) == words
+
+
+@pytest.mark.parametrize(
+    ("kind", "ended_at", "asked", "over"),
+    [
+        (CauseKind.EXITED, 9.0, None, True),  # an older server, that does not tell its clock
+        (CauseKind.EXITED, 9.0, 5.0, True),
+        (CauseKind.STOPPED, 9.0, None, False),
+        (CauseKind.STOPPED, 9.0, 5.0, False),
+        (CauseKind.STOPPED, 4.0, 5.0, True),
+    ],
+)
+def test_a_stop_that_was_too_late(
+    kind: CauseKind, ended_at: float, asked: float | None, *, over: bool
+) -> None:
+    assert was_over(replace(ended(kind), ended=ended_at), asked) == over
 
 
 @pytest.mark.parametrize(
@@ -198,10 +214,15 @@ def test_under_nohup_a_terminal_s_end_is_ignored(cli: Program, tmp_path: Path) -
         env=cli.environment,
     ) as running:
         read_until(running, READY)
+        status = Path(f"/proc/{running.pid}/status").read_text()
         running.send_signal(signal.SIGHUP)
         (tmp_path / "go").touch()
         ran = finish(running)
     assert (ran.code, ran.err) == (0, b"")
+    # What has no effect yet might have one later; what is ignored has none.
+    ignored = re.search(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)
+    assert ignored is not None
+    assert int(ignored[1], 16) & 1 << (signal.SIGHUP - 1)
 
 
 # --- starts that nobody has answered yet

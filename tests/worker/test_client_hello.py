@@ -25,9 +25,9 @@ def hello(*asked: str) -> bytes:
 
 
 def in_records(message: bytes, size: int) -> bytes:
-    """A handshake message in records of so many bytes, with an empty one of another type between them."""
+    """A handshake message in records of so many bytes, with one of another type between them."""
     pieces = [message[at : at + size] for at in range(0, len(message), size)]
-    return bytes((20, 3, 3, 0, 0)).join(
+    return bytes((20, 3, 3, 0, 1, 1)).join(
         bytes((22, 3, 1)) + len(piece).to_bytes(2, "big") + piece for piece in pieces
     )
 
