@@ -34,20 +34,33 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
-def next_line(process: subprocess.Popen[AnyStr]) -> AnyStr:
-    """The next line that a process prints, or nothing at its end.
+@contextmanager
+def aborting(process: subprocess.Popen[AnyStr]) -> Iterator[None]:
+    """Abort a process if the block, which reads from it, takes longer than PATIENCE: the reading then ends.
 
-    A process that prints none within PATIENCE is aborted. With PYTHONFAULTHANDLER in its environment its
-    stderr then says where it stood.
+    With PYTHONFAULTHANDLER in its environment its stderr then says where it stood.
     """
-    assert process.stdout is not None
     abort = threading.Timer(PATIENCE, process.send_signal, [signal.SIGABRT])
     abort.daemon = True
     abort.start()
     try:
-        return process.stdout.readline()
+        yield
     finally:
         abort.cancel()
+
+
+def next_line(process: subprocess.Popen[AnyStr]) -> AnyStr:
+    """The next line that a process prints, or nothing at its end; it is aborted after PATIENCE."""
+    assert process.stdout is not None
+    with aborting(process):
+        return process.stdout.readline()
+
+
+def join(*threads: threading.Thread) -> None:
+    """Wait until threads have ended; fail after PATIENCE."""
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"{thread.name} does not end"
 
 
 def alive(pid: int) -> bool:

@@ -106,7 +106,12 @@ def test_connections_of_one_identity_and_in_all(shared_certificates: Path, schem
             server.connect("user", scheme)
         command = [sys.executable, "-m", "client.cli", "list"]
         refused = subprocess.run(
-            command, env=server.environment("user", scheme), capture_output=True, text=True, check=False
+            command,
+            env=server.environment("user", scheme),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         assert refused.returncode == 1
         assert refused.stderr.count("\n") == 1

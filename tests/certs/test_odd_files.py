@@ -29,6 +29,7 @@ from certs.show import show, words
 from certs.trusted import TrustedSet, read_terms
 from tests.certs.test_lifecycle import write_request
 from tests.forged import content, tlv, values
+from tests.harness import join
 from tests.tlshelp import authority, der, key, save
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -119,7 +120,7 @@ def test_a_pipe_that_we_were_given_is_read(certificates: Path) -> None:
     try:
         assert reading.read(Path(f"/dev/fd/{out}")) == text
     finally:
-        writer.join()
+        join(writer)
         os.close(out)
 
 

@@ -18,6 +18,7 @@ from certs.lifecycle import issue, renew, request, sign
 from certs.revocation import read_lists
 from certs.revoke import revoke
 from certs.roles import Role
+from tests.harness import join
 from tests.tlshelp import authority, key, save
 
 DAY = datetime.timedelta(days=1)
@@ -171,8 +172,7 @@ def test_concurrent_revocations_are_all_kept(certificates: Path) -> None:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(*threads)
     assert revoked(certificates) == set(range(1, 21))
     assert number(certificates) == 20
 

@@ -19,7 +19,7 @@ from client.cli.commands import app
 from client.cli.exits import Exit
 from client.cli.words import VALUED
 from tests.cli.program import ROOT, Program, bare
-from tests.harness import PATIENCE, serve
+from tests.harness import PATIENCE, aborting, next_line, serve
 from tests.tlshelp import authority, key, make_directory, save
 from wire.jobs import CauseKind, Status, Usage
 from wire.limits import Limits
@@ -104,7 +104,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     ) as process:
         try:
             assert process.stderr is not None
-            assert any(b'"listening"' in line for line in process.stderr)
+            with aborting(process):
+                assert any(b'"listening"' in line for line in process.stderr)
             yield place
         finally:
             process.terminate()
@@ -169,10 +170,11 @@ def test_the_openssl_recipe(place: Place, tmp_path: Path) -> None:
             purpose,
             f"{name}.crt",
         ]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
         for seconds, code in ((days * 86400 - 3600, 0), (days * 86400 + 3600, 1)):
             check = ["openssl", "x509", "-in", f"{name}.crt", "-noout", "-checkend", str(seconds)]
-            assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == code
+            done = subprocess.run(check, cwd=tmp_path, check=False, capture_output=True, timeout=PATIENCE)
+            assert done.returncode == code
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in made if name.endswith("key")} == {0o600}
     with serve(tmp_path) as running:
         assert Program(running.environment())("run", "--", "echo", "hello").out == b"hello\n"
@@ -197,8 +199,7 @@ def test_the_rotation_of_an_authority(place: Place, tmp_path: Path) -> None:
         )
         job = admin.start("--", "sh", "-c", "echo ready; sleep 600")
         with eve.begin("stream", job) as following:
-            assert following.stdout is not None
-            assert following.stdout.readline() == b"ready\n"
+            assert next_line(following) == b"ready\n"
             for reloads, step in enumerate(steps):  # each but the first changes what the server has
                 assert following.poll() is None
                 home.type(f"set -e\n# {step}")

@@ -23,7 +23,7 @@ from client.blocking import Client
 from client.cli import live
 from tests.cli.program import PROGRAM, Program, finish
 from tests.client.fake import JOB, BlockingLink, FakeServer
-from tests.harness import PATIENCE, serve
+from tests.harness import PATIENCE, next_line, serve
 from wire import codec
 from wire.jobs import JobReply, JobStatus, Status, Usage
 from wire.messages import Message, Output, Reply, Request
@@ -37,11 +37,6 @@ SPIN = ("sh", "-c", "while :; do :; done")
 
 def objects(lines: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.splitlines()]
-
-
-def next_line(process: subprocess.Popen[bytes]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().decode()
 
 
 @contextmanager
@@ -92,8 +87,8 @@ def test_an_ended_job_is_one_line(cli: Program, admin: Client) -> None:
 def test_a_running_job_is_followed_to_its_end(cli: Program, admin: Client) -> None:
     job = admin.start(["sleep", "600"])
     with cli.begin("stats", *FAST, job.id) as plain, cli.begin("stats", *FAST, "--json", job.id) as machine:
-        assert next_line(plain) == HEADER
-        first = [next_line(plain) for _ in range(3)]
+        assert next_line(plain).decode() == HEADER
+        first = [next_line(plain).decode() for _ in range(3)]
         found = [json.loads(next_line(machine)) for _ in range(3)]
         assert [len(line.split()) for line in first] == [11] * 3
         assert {line["status"] for line in found} == {"running"}
@@ -168,7 +163,7 @@ def test_a_terminal_has_its_line_refreshed(cli: Program, admin: Client) -> None:
 def test_ctrl_c_leaves_and_the_job_goes_on(cli: Program, admin: Client) -> None:
     job = admin.start(["sleep", "600"])
     with cli.begin("stats", *FAST, job.id) as process:
-        assert next_line(process) == HEADER
+        assert next_line(process).decode() == HEADER
         process.send_signal(signal.SIGINT)
         result = finish(process)
     assert (result.code, result.err) == (130, b"")
@@ -200,7 +195,7 @@ def test_a_cut_connection_is_told(shared_certificates: Path) -> None:
             job = client.start(["sleep", "600"])
         impatient = Program(doomed.environment()).having(WORKER_SERVICE_PATIENCE="0")
         with impatient.begin("stats", *FAST, job.id) as process:
-            assert next_line(process) == HEADER
+            assert next_line(process).decode() == HEADER
             doomed.process.kill()
             result = finish(process)
     assert result.code == 5

@@ -9,7 +9,7 @@ import pytest
 
 from client.errors import ConnectError
 from tests.client.either import KINDS, SCHEMES, Either, connected
-from tests.harness import Server, eventually
+from tests.harness import Server, eventually, join
 from tests.proxy import proxy
 from wire.jobs import Status
 
@@ -52,7 +52,7 @@ async def test_calls_after_and_across_a_cut(server: Server, kind: str, scheme: s
             later = threading.Timer(0.1, between.cut)
             later.start()
             assert (await client.wait(job.id)).exit_code == 0
-            later.join()
+            join(later)
             between.cut()
             assert job.id in {each.id for each in await client.list()}
             between.cut()
@@ -71,7 +71,7 @@ async def test_a_server_that_is_away_for_a_while(server: Server, kind: str, sche
                 away = threading.Timer(0.4, between.reopen)
                 away.start()
                 second = await stream.piece()
-                away.join()
+                join(away)
                 assert second is not None
                 assert (second.offset, second.data) == (4, b"two\n")
                 assert await stream.piece() is None
@@ -117,7 +117,7 @@ async def test_a_stream_from_the_end_that_is_cut_before_its_first_byte(
             cutter = threading.Thread(target=cut_while_it_prints)
             cutter.start()
             piece = await stream.piece()
-            cutter.join()
+            join(cutter)
             assert piece is not None
             assert (piece.offset, piece.data) == (7, b"after\n")
             assert await stream.piece() is None

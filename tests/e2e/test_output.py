@@ -7,7 +7,7 @@ import threading
 import time
 
 from client.blocking import Client
-from tests.harness import Server
+from tests.harness import Server, join
 from wire.messages import STDERR, STDOUT
 
 
@@ -73,8 +73,7 @@ def test_followers_that_join_at_random_moments_get_all_of_it(server: Server, adm
     followers = [threading.Thread(target=follow, args=(chance.uniform(0, 0.4),)) for _ in range(20)]
     for follower in followers:
         follower.start()
-    for follower in followers:
-        follower.join()
+    join(*followers)
     assert digests == [expected] * 20
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import PATIENCE, Server, alive, children, eventually, serve
+from tests.harness import PATIENCE, Server, alive, children, eventually, join, serve
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import CauseKind, JobStatus, Status
 from wire.limits import Limits
@@ -179,8 +179,7 @@ def test_concurrent_stops_and_stops_after_the_end_agree(server: Server, admin: C
     stoppers = [threading.Thread(target=stop) for _ in range(5)]
     for stopper in stoppers:
         stopper.start()
-    for stopper in stoppers:
-        stopper.join()
+    join(*stoppers)
     answers.append(admin.stop(job.id))
     assert len(answers) == 6
     assert len(set(map(repr, answers))) == 1
@@ -198,7 +197,7 @@ def test_a_stop_with_less_grace_overtakes_one_with_more(server: Server, admin: C
     patient = threading.Thread(target=stop_patiently)
     patient.start()
     assert admin.stop(job.id, grace=0).signal == signal.SIGKILL
-    patient.join()
+    join(patient)
 
 
 def test_a_stopped_process_can_be_stopped(admin: Client) -> None:

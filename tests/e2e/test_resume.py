@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, Server, serve
+from tests.harness import PATIENCE, Server, aborting, serve
 from tests.proxy import proxy
 
 SIZE = 200_000_000
@@ -30,9 +30,10 @@ def hash_of(process: subprocess.Popen[bytes], first: bytes = b"") -> tuple[int, 
     """Read a process's stdout to its end; return how much it was, and its hash."""
     digest, size = hashlib.sha256(first), len(first)
     assert process.stdout is not None
-    while piece := process.stdout.read(2**20):
-        digest.update(piece)
-        size += len(piece)
+    with aborting(process):
+        while piece := process.stdout.read(2**20):
+            digest.update(piece)
+            size += len(piece)
     return size, digest.hexdigest()
 
 
@@ -67,7 +68,8 @@ def test_a_stopped_reader_is_given_up_and_comes_back(shared_certificates: Path, 
             bufsize=0,
         ) as process:
             assert process.stdout is not None
-            first = process.stdout.read(1000)
+            with aborting(process):
+                first = process.stdout.read(1000)
             process.send_signal(signal.SIGSTOP)
             began = time.monotonic()
             assert client.wait(job.id).output == SIZE

@@ -20,7 +20,7 @@ from certs.authority import issue
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import PATIENCE, Server, children, eventually, serve
+from tests.harness import PATIENCE, Server, children, eventually, join, serve
 from tests.tlshelp import authority, doubled_role, key, make_directory, save
 from wire.errors import RequestError
 from wire.jobs import CauseKind
@@ -336,4 +336,4 @@ def test_many_requests_at_once_on_one_connection(server: Server, admin: Client) 
         stopper = threading.Thread(target=admin.stop, args=(job.id,))
         stopper.start()
         assert sorted(int(str(read_frame(sock)["id"])) for _ in range(most)) == list(range(1, most + 1))
-        stopper.join()
+        join(stopper)

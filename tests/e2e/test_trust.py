@@ -17,7 +17,7 @@ from client.errors import TlsError
 from tests.certs.test_standing import made
 from tests.cli.program import Program, bare
 from tests.e2e.test_server import frame, openssl, raw, read_frame
-from tests.harness import PATIENCE, Server, serve
+from tests.harness import PATIENCE, Server, join, next_line, serve
 from tests.tlshelp import authority, key, make_directory, save
 from wire.errors import ErrorCode, RequestError
 from wire.messages import Gap
@@ -59,8 +59,7 @@ class Follower:
             assert self._got.wait_for(lambda: line in self.lines, 20), self.lines
 
     def join(self) -> None:
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
+        join(self._thread)
 
 
 def served_serial(server: Server) -> int:
@@ -121,8 +120,7 @@ def test_the_command_line_says_why_it_was_ended_and_does_not_come_back(certs: Pa
         job = admin.start(["sh", "-c", "echo ready; sleep 600"])
         user = Program(server.environment("user", scheme))
         with user.begin("stream", job.id) as following:
-            assert following.stdout is not None
-            assert following.stdout.readline() == b"ready\n"
+            assert next_line(following) == b"ready\n"
             revoke(certs, ["user"])
             server.process.send_signal(signal.SIGHUP)
             out, err = following.communicate(timeout=PATIENCE)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_budget import MIB, expected, printer
-from tests.harness import PATIENCE, SLOW, Server, eventually, serve
+from tests.harness import PATIENCE, SLOW, Server, aborting, eventually, serve
 from tests.host.common import NOT_EMULATED, descriptors
 from wire.jobs import Status
 
@@ -36,7 +36,8 @@ def command(server: Server, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     ) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.read(1)
+            with aborting(process):
+                assert process.stdout.read(1)
             yield process
         finally:
             process.kill()  # a stopped one would be waited for without end

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cgroups import own_place
 from tests.faults.inject import Faults
-from tests.harness import SLOW, Server, alive, eventually, serve
+from tests.harness import PATIENCE, SLOW, Server, alive, eventually, serve
 from tests.host.common import begin, program
 from wire.errors import ErrorCode, RequestError
 from wire.limits import parse_limits
@@ -213,7 +213,14 @@ def test_a_stop_that_did_not_stop_is_an_error(shared_certificates: Path, faults:
         with pytest.raises(RequestError, match="still runs"):
             client.remove(job.id)
         command = [sys.executable, "-m", "client.cli", "stop", "--grace", "0", job.id]
-        stop = subprocess.run(command, env=server.environment(), capture_output=True, text=True, check=False)
+        stop = subprocess.run(
+            command,
+            env=server.environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
         assert (stop.returncode != 0, "were killed, and do not end" in stop.stderr) == (True, True)
         faults.end()
         assert client.wait(job.id).status == "signaled"
