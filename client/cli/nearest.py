@@ -113,7 +113,7 @@ def command(word: str, names: Iterable[str], familiar: Mapping[str, str]) -> str
     near = [
         (found, not name.startswith(word), known[name] in DESTRUCTIVE, name)
         for name in known
-        if (found := distance(word, name)) <= _allowed(word)
+        if (found := _near(word, name)) is not None
     ]
     for _, _, destructive, name in sorted(near):
         if not destructive or _all_but(word, name):
@@ -124,7 +124,7 @@ def command(word: str, names: Iterable[str], familiar: Mapping[str, str]) -> str
 def _all_but(word: str, name: str) -> bool:
     """Whether a word of some length is a name with a letter too many, too few, or in the wrong place."""
     another = len(word) == len(name) and sorted(word) != sorted(name)  # as `shop` is, beside `stop`
-    return len(word) > 3 and distance(word, name) == 1 and not another
+    return len(word) > 3 and _near(word, name) == 1 and not another
 
 
 def flag(word: str, flags: Iterable[str]) -> str | None:
@@ -142,10 +142,9 @@ def flag(word: str, flags: Iterable[str]) -> str | None:
     known = {word: ours for word, ours in familiar.items() if word.startswith("--") and len(word) > 6}
     known |= {word: ours for word, ours in first.items() if len(word) > 4}
     known |= {name: name for name in names}
-    near = sorted((distance(bare, name[2:]), name) for name in known)
-    close = [name for far, name in near if far <= _allowed(bare)]
+    near = sorted((far, name) for name in known if (far := _near(bare, name[2:])) is not None)
     begun = [name for name in names if len(bare) > 2 and name[2:].startswith(bare)]
-    for name in (*close, *begun):
+    for name in (*(name for _, name in near), *begun):
         if known[name] not in DESTRUCTIVE or _all_but(bare, name[2:]):
             return known[name]
     return None
@@ -154,7 +153,7 @@ def flag(word: str, flags: Iterable[str]) -> str | None:
 def no_flag(command: str, word: str, flags: Iterable[str], otherwise: str) -> str:
     """Say that a command has no such flag, and which one may be meant, or else what ``otherwise`` holds."""
     found = flag(word, flags)
-    return f"{command} has no flag {word}{f': did you mean {found}?' if found else otherwise}"
+    return f"{command} has no flag {word:.60}{f': did you mean {found}?' if found else otherwise}"
 
 
 def distance(one: str, other: str) -> int:
@@ -169,6 +168,15 @@ def distance(one: str, other: str) -> int:
                 cost = min(cost, last[there - 2] + 1)
             row.append(cost)
     return row[-1]
+
+
+def _near(word: str, name: str) -> int | None:
+    """How far a name is from a word; None if that is too far, which costs nothing where the word is long."""
+    most = _allowed(word)
+    if abs(len(word) - len(name)) > most:
+        return None
+    found = distance(word, name)
+    return found if found <= most else None
 
 
 def _allowed(word: str) -> int:

@@ -33,12 +33,12 @@ def sentence(error: CycloptsError) -> str:
         case UnknownCommandError(unused_tokens=[word, *_]):
             names = [] if error.app is None else [name for name in error.app if not name.startswith("-")]
             found = nearest.command(word, names, nearest.CERTS if chain else nearest.COMMANDS)
-            return f"there is no command {word!r}: {_offer(found, see)}"
+            return f"there is no command {word!r:.60}: {_offer(found, see)}"
         case UnknownOptionError(token=token, argument_collection=arguments):
             flags = [name for argument in arguments for name in argument.names]
             return _no_flag(at, token.keyword or token.value, flags, see)
         case UnusedCliTokensError(unused_tokens=[word, *_]):
-            return f"{word!r} is one word too many for {at}: {see}."
+            return f"{word!r:.60} is one word too many for {at}: {see}."
         case MissingArgumentError(argument=argument, keyword=None) if chain.startswith("certs") and argument:
             wanted = argument.name if argument.name.startswith("-") else f"a {argument.name}"
             return f"{at} needs {wanted}: {see}."

@@ -70,7 +70,7 @@ def settle(words: Sequence[str]) -> list[str]:
             break
         else:
             raise UsageError(
-                f"{word!r} is one word too many: -command takes a program and one string of arguments."
+                f"{word!r:.60} is one word too many: -command takes a program and one string of arguments."
             )
     if rest and rest[0] == "--":
         rest.pop(0)

@@ -9,6 +9,7 @@ NO_COMMAND = "no command was given: worker-service {} [flags] -- COMMAND [ARGUME
 #: Command lines that make no sense, with the sentence for each.
 MISUSES: list[tuple[list[str], str]] = [
     (["nope"], "there is no command 'nope': see `worker-service --help`."),
+    (["n" * 100_000], f"there is no command '{'n' * 59}: see `worker-service --help`."),
     (["stat"], "there is no command 'stat': did you mean stats?"),
     (["--nope"], "worker-service has no flag --nope: see `worker-service --help`."),
     (["--server"], "--server needs a value."),

@@ -149,3 +149,16 @@ def test_a_signal_that_kills_is_a_stop_without_a_grace(word: str) -> None:
 def test_a_short_flag_with_its_value_behind_it() -> None:
     assert nearest.flag("-n5", ["--tail"]) == "--tail"
     assert nearest.flag("-nx", ["--tail"]) is None
+
+
+@pytest.mark.parametrize("word", ["a" * 10**6, "--" + "a" * 10**6])
+def test_a_long_word_is_compared_with_nothing(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    """As when a whole script stands where a command or a flag should."""
+
+    def fail(*_: str) -> int:
+        raise AssertionError("that takes a minute")
+
+    monkeypatch.setattr(nearest, "distance", fail)
+    assert offered(word) is None
+    assert nearest.flag(word, VALUED) is None
+    assert len(nearest.no_flag("run", word, VALUED, ".")) < 100
