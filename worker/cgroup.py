@@ -20,6 +20,7 @@ from .hierarchy import Hierarchies
 from .memory import MemoryWatch
 from .stepwise import in_turns
 from .usage import measure
+from .walk import Steps
 
 #: Longest wait for killed processes to leave and for the cgroup to be removed, in seconds.
 REMOVE_DEADLINE = 10.0
@@ -142,22 +143,24 @@ class JobCgroup:
     async def remove(self) -> bool:
         """Kill what is left and remove the cgroup; return False if it would not go within the deadline."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_DEADLINE):
-            await trio.lowlevel.checkpoint()
             pause, began = 0.0005, trio.current_time()
-            while True:
-                # Again each time: a process that was being started may have joined after the last kill.
-                await self.kill()
-                if await self.is_empty() and await self._remove_all():
-                    return True
+            while not await in_turns(self._clearing()):
                 if trio.current_time() - began > FROZEN_AFTER:
                     await self.thaw()
                 await trio.sleep(pause)
                 pause = min(pause * 2, 0.1)
+            return True
         return False
 
-    async def _remove_all(self) -> bool:
-        await trio.lowlevel.checkpoint()
+    def _clearing(self) -> Steps:
+        """Kill what is left, and remove the cgroup if nothing is; whether it is gone.
+
+        It kills each time, as a process that was being started may have joined after the last kill.
+        """
+        yield from cgroupfs.killing(str(self.path))
+        if not (yield from cgroupfs.looking(str(self.path))):
+            return False
         for path in self.paths:
-            if not await in_turns(cgroupfs.removing(str(path))):
+            if not (yield from cgroupfs.removing(str(path))):
                 return False
         return True

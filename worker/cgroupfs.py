@@ -214,12 +214,21 @@ def has_children(path: str) -> bool:
 
 def removing(path: str) -> Steps:
     """Remove a cgroup and those below it; False while that cannot be done, as something in it is dying."""
+    if _remove(path):
+        return True
     try:
-        for cgroup, left in walk(path) if has_children(path) else ():
+        for cgroup, left in walk(path):
             if left is not None:
                 with contextlib.suppress(OSError):
                     os.rmdir(left, dir_fd=cgroup)
             yield
+    except OSError:
+        return False
+    return _remove(path)
+
+
+def _remove(path: str) -> bool:
+    try:
         os.rmdir(path)  # noqa: PTH106  # likewise
     except FileNotFoundError:
         return True

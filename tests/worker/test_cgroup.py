@@ -14,11 +14,13 @@ from tests.harness import PATIENCE, SLOW
 from tests.worker.common import Other, descriptors, directories
 from wire.limits import Limits
 from worker import cgroup as cgroup_module
+from worker import cgroupfs
 from worker.ceilings import LimitRefusedError
 from worker.cgroup import JobCgroup
 from worker.disks import whole_disks
 from worker.hierarchy import Hierarchies
 from worker.stepwise import STEPS
+from worker.walk import Steps
 
 pytestmark = [pytest.mark.host, pytest.mark.parametrize("kind", ["here", "v1"], indirect=True)]
 ALL = Limits(cpu=500, memory=64 * 2**20, disk_ops=100, disk_bytes=2**20, pids=20)
@@ -182,15 +184,16 @@ async def test_kill_wait_and_remove_with_nested_cgroups(
 async def test_remove_kills_who_joins_late(
     cgroup: JobCgroup, sleep: Callable[[Path | None], Sleeper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill = cgroup.kill
+    killing = cgroupfs.killing
     late: list[Sleeper] = []
 
-    async def kill_then_join() -> None:
-        await kill()
+    def kill_then_join(path: str) -> Steps:
+        killed = yield from killing(path)
         if not late:
             late.append(sleep(cgroup.path))
+        return killed
 
-    monkeypatch.setattr(cgroup, "kill", kill_then_join)
+    monkeypatch.setattr(cgroupfs, "killing", kill_then_join)
     with trio.fail_after(PATIENCE / 4):
         assert await cgroup.remove()
     assert late[0].wait(PATIENCE / 4) == -signal.SIGKILL
@@ -202,7 +205,7 @@ async def test_remove_is_bounded_and_shielded(
     monkeypatch.setattr(cgroup_module, "REMOVE_DEADLINE", 0.05)
     member = sleep(cgroup.path)
     with monkeypatch.context() as patch, trio.fail_after(PATIENCE / 4), trio.CancelScope() as scope:
-        patch.setattr(cgroup, "kill", trio.lowlevel.checkpoint)
+        patch.setattr(cgroupfs, "killing", lambda path: iter(()))
         scope.cancel()
         began = time.monotonic()
         assert not await cgroup.remove()
