@@ -7,7 +7,7 @@ collected in `data_to_send`. Pings are answered here.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wire import codec
 from wire.connection import Connection, Role, Signal, State
@@ -33,6 +33,7 @@ PING_SECONDS = 20.0
 #: The end of the year 9999, in Unix time: past it, no calendar of ours has a name for it.
 LAST_SECOND = 253402300800.0
 
+R = TypeVar("R")
 Params = StartParams | StopParams | JobParams | StreamParams | ListParams
 #: What a stream brings: output, or that some of it cannot be had.
 Piece = Output | Gap
@@ -150,10 +151,7 @@ def job_of(result: dict[str, Any]) -> JobStatus:
     Raises:
         RemoteProtocolError: it carries none.
     """
-    try:
-        return codec.from_map(JobReply, result).job
-    except codec.InvalidValueError as error:
-        raise RemoteProtocolError(f"a result makes no sense: {error}") from None
+    return _read(JobReply, result).job
 
 
 def page_of(result: dict[str, Any]) -> ListReply:
@@ -162,7 +160,11 @@ def page_of(result: dict[str, Any]) -> ListReply:
     Raises:
         RemoteProtocolError: it is none.
     """
+    return _read(ListReply, result)
+
+
+def _read(cls: type[R], result: dict[str, Any]) -> R:
     try:
-        return codec.from_map(ListReply, result)
+        return codec.from_map(cls, result)
     except codec.InvalidValueError as error:
         raise RemoteProtocolError(f"a result makes no sense: {error}") from None
