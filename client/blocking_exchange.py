@@ -68,6 +68,7 @@ class Exchange:
         self._section = _Section()
         self._abandoned = False
         self._asked = False  # whether it is there, and nothing has come since
+        self._empty = False  # perhaps nothing is there: to find that out costs more than to wait
         self.life = Life(time.monotonic())
         try:
             while self._core.hello is None:
@@ -121,8 +122,9 @@ class Exchange:
 
     def catch_up(self) -> None:
         """Take what came while nothing was under way; a server that has ended since is found so, unasked."""
-        while not self._events and self.error is None and self._take():
+        while not self._events and self.error is None and self._transport.wait(0) and self._take():
             pass
+        self._empty = True
 
     def begin(self, method: str, params: Params) -> int:
         """Send a request and return its id; that it cannot be sent, its `next` says."""
@@ -187,10 +189,10 @@ class Exchange:
 
     def _pump(self) -> None:
         """Sort what has come, or else wait; whatever ends the connection is kept in `error`."""
-        if self._take():
+        if not self._empty and self._take():
             return
         if self._transport.wait(PING_SECONDS):
-            self._asked = False
+            self._asked = self._empty = False
         elif self._unsent is not None:
             self._cut(self._unsent)
         elif self._asked:
@@ -208,6 +210,7 @@ class Exchange:
             with self._section:
                 data = self._transport.receive()
                 if data is None:
+                    self._empty = True
                     return False
                 for event in self._core.receive(data):
                     self.life.brought()

@@ -149,7 +149,8 @@ class TlsTransport:
         return data
 
     def wait(self, timeout: float) -> bool:
-        return self._waiter.wait(select.POLLIN, timeout)
+        # What OpenSSL has decrypted already, poll(2) does not know of.
+        return self._tls.pending() > 0 or self._waiter.wait(select.POLLIN, timeout)
 
     def has_room(self) -> bool:
         return self._waiter.wait(select.POLLOUT, 0)

@@ -73,7 +73,7 @@ class WebSocketTransport:
         return data
 
     def wait(self, timeout: float) -> bool:
-        return self._below.wait(timeout)
+        return bool(self._buffer) or self._ended or self._below.wait(timeout)
 
     def has_room(self) -> bool:
         return self._below.has_room()
