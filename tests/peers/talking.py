@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from client.core import Core
 from tests.peers.any_client import AnyClient, connected
@@ -29,6 +29,7 @@ class Setting:
         usual: address of a server with room, which gives a stream up after a second, or what is one here.
         small: of one that keeps little output.
         strict: of one that starts nothing, and lets few in.
+        short: names whose certificates end soon, and then later; the first may have ended before it is used.
         slow: how many times slower than a common machine this one is.
     """
 
@@ -37,6 +38,7 @@ class Setting:
     usual: str
     small: str
     strict: str
+    short: list[str]
     slow: int
 
     def client(
@@ -81,6 +83,10 @@ class Wire:
             (Core, "data_to_send", sent),
         ):
             setattr(owner, name, call)
+
+
+#: Ours.
+WIRE: Final = Wire(set(), set())
 
 
 def tell(name: str, found: object = None) -> None:

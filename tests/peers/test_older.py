@@ -29,8 +29,8 @@ from worker.methods import METHODS
 HERE: Final = Path(__file__).parent
 #: Each kind of client over each transport.
 TALKERS: Final = [(kind, scheme) for kind in ("blocking", "trio") for scheme in ("", "wss://")]
-#: Seconds for which a certificate is good that ends while its client waits.
-SHORT: Final = 4 * SLOW
+#: Seconds for which certificates are good of which one ends while its client waits, by their names.
+SHORT: Final = {f"short-{seconds}": seconds for seconds in (4, 12, 36, 108)}
 #: The codes that no conversation hears, and why.
 UNHEARD: Final = {
     ErrorCode.LIMIT_REFUSED: "it takes a host without cgroups: test_limits, below",
@@ -160,6 +160,7 @@ def talk(
                     "usual": scheme + usual.address,
                     "small": scheme + small.address,
                     "strict": scheme + strict.address,
+                    "short": list(SHORT),
                     "slow": SLOW,
                 },
             )
@@ -184,8 +185,10 @@ def converse(clients: Version, servers: Version, certs: Path) -> list[dict[str, 
         try:
             all_tell("begun")
             now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-            ends = now + datetime.timedelta(seconds=SHORT)
-            save(certs, short=issue(authority(), "short", role=Role.USER, key=key("leaving"), not_after=ends))
+            for name, seconds in SHORT.items():
+                ends = now + datetime.timedelta(seconds=seconds)
+                issued = issue(authority(), name, role=Role.USER, key=key("leaving"), not_after=ends)
+                save(certs, **{name: issued})
             for talker in talkers:
                 talker.go_on()
             all_tell("ready")
