@@ -1,12 +1,10 @@
 """The command line of the first version with our server, and the reverse: every command, every exit code."""
 
-import json
 import re
 import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ from certs.revoke import revoke
 from certs.roles import Role
 from client.cli import commands as ours
 from tests.cli.program import Program, Result, finish, read_until
-from tests.harness import PATIENCE, Server, next_line
+from tests.harness import PATIENCE, Server
 from tests.host.common import NOT_EMULATED
+from tests.peers.forked import commands
 from tests.peers.older import OURS, Version
 from tests.tlshelp import authority, key, make_directory, save
 
@@ -133,32 +132,6 @@ LIMITED: Final = [
 ]
 
 
-@contextmanager
-def commands(program: Program) -> Iterator[Callable[[list[str]], Result]]:
-    """Runs a program, one command after the other, at the price of one start."""
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "zygote.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=program.root,
-        env=program.environment | {"PYTHONPATH": str(program.root)},
-    )
-
-    def run(words: list[str]) -> Result:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(words) + "\n")
-        process.stdin.flush()
-        code, out, err = json.loads(next_line(process))
-        return Result(code, out.encode("latin-1"), err.encode("latin-1"))
-
-    with process:
-        try:
-            yield run
-        finally:
-            process.kill()
-
-
 def play(program: Program, steps: list[Step]) -> None:
     """Take steps one after the other, and check what each comes to."""
     ids: dict[str, str] = {}
@@ -170,7 +143,7 @@ def play(program: Program, steps: list[Step]) -> None:
 
     with commands(program) as run:
         for step in steps:
-            result = run(shlex.split(filled(step.line)))
+            result = run(*shlex.split(filled(step.line)))
             said = [step.said, step.noted if program.root == OURS.root else ""]
             told = step.printed + "".join(f"worker-service: {text}\n" for text in said if text)
             found = re.fullmatch(filled(step.out), result.text)
