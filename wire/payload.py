@@ -7,7 +7,7 @@ These are read an item at a time, once their announced size is known to be withi
 deeper, which no message of ours has, is left to msgpack with small caps, and counted as it comes.
 """
 
-import functools
+import itertools
 import typing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +28,11 @@ SHORT_BYTES: Final = 1024
 _INNER_ITEMS: Final = 256
 #: The levels of maps that messages have: the message, its parameters or its result, a record in them.
 _LEVELS: Final = 3
+#: What has entries, and the classes of what has none.
+_CONTAINERS: Final = (dict, list, tuple)
+_LEAVES: Final = frozenset((str, bytes, int, float, bool, type(None)))
+#: What a map's key may be to msgpack.
+_TEXTS: Final = frozenset((str, bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +155,28 @@ class _CarefulReader:
             raise ValueError("it ends too soon")
         kind = self._payload[at]
         if levels and (0x80 <= kind <= 0x8F or kind in (0xDE, 0xDF)):
-            pairs = {}
-            # The environment has 65,000 entries, and is of the last level: each call counts.
-            next_key = unpacker.unpack
-            next_value = functools.partial(self._read, levels - 1) if levels > 1 else unpacker.unpack
-            for _ in range(self._announced(unpacker.read_map_header())):
-                key = next_key()
-                if type(key) not in (str, bytes):
-                    raise ValueError("the key of a map must be text or binary")
-                pairs[key] = next_value()
-            return pairs
+            entries = self._announced(unpacker.read_map_header())
+            if levels == 1:  # the environment is of this level, and has 65,000 entries
+                found = self._take(2 * entries)
+                keys, values = found[::2], found[1::2]
+            else:
+                keys, values = [], []
+                for _ in range(entries):
+                    keys.append(unpacker.unpack())
+                    values.append(self._read(levels - 1))
+            if not _TEXTS.issuperset(map(type, keys)):
+                raise ValueError("the key of a map must be text or binary")
+            return dict(zip(keys, values, strict=True))
         if levels and (0x90 <= kind <= 0x9F or kind in (0xDC, 0xDD)):
-            return [unpacker.unpack() for _ in range(self._announced(unpacker.read_array_header()))]
+            return self._take(self._announced(unpacker.read_array_header()))
         return unpacker.unpack()
+
+    def _take(self, count: int) -> list[Any]:
+        """Take so many objects, without a step of Python for each."""
+        found = list(itertools.islice(self._unpacker, count))
+        if len(found) < count:
+            raise ValueError("it ends too soon")
+        return found
 
     def _announced(self, entries: int) -> int:
         if entries > self._caps.items:
@@ -179,7 +193,7 @@ def _count(value: Any, caps: Caps, above: int = 0) -> int:
     """Count array and map entries; ValueError beyond the caps."""
     if isinstance(value, dict):
         children: Any = value.values()
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, _CONTAINERS):
         children = value
     else:
         return 0
@@ -188,8 +202,10 @@ def _count(value: Any, caps: Caps, above: int = 0) -> int:
     total = len(children)
     if total > caps.items:
         raise ValueError(f"an array or map of {total} items; the most is {caps.items}")
+    if _LEAVES.issuperset(map(type, children)):  # seen at once, where there are 65,000
+        children = ()
     for child in children:
-        if isinstance(child, dict | list | tuple):
+        if isinstance(child, _CONTAINERS):
             total += _count(child, caps, above + 1)
     if total > caps.total:
         raise ValueError(f"more than {caps.total} items")
