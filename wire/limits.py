@@ -148,7 +148,10 @@ def parse_memory(text: str, flag: str = "--memory-limit") -> Limits:
     Raises:
         LimitError: with a sentence that names the flag.
     """
-    return Limits(memory=_checked(flag, text, "memory", parse_bytes(flag, text)))
+    number = parse_bytes(flag, text)
+    if 0 < number < _LEAST["memory"] and text.strip()[-1:].isdigit():
+        raise LimitError(f"{flag} {text} is too small, as a bare number counts bytes; the least is 1M.")
+    return Limits(memory=_checked(flag, text, "memory", number))
 
 
 def parse_disk(text: str, flag: str = "--disk-limit") -> Limits:

@@ -52,9 +52,10 @@ class Bounds:
         How many connections may wait for their TLS handshake, or for their first message; past that,
         the address that has most of them loses its oldest.
     max_handshakes:
-        How many may be between the beginning of their handshake and their hello; past that, likewise.
+        How many may be between the beginning of their handshake and their hello; past that, the address
+        that has most of them loses its oldest, too.
     handshake_timeout:
-        Seconds that a connection may take up to its hello.
+        How long a connection may take up to its hello.
     max_requests:
         How many requests one connection may have under way.
     max_requests_per_identity:

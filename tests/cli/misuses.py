@@ -133,6 +133,10 @@ MISUSES: list[tuple[list[str], str]] = [
         "--memory-limit must be more than zero; leave it out for no limit.",
     ),
     (
+        ["run", "--memory-limit", "5", "true"],
+        "--memory-limit 5 is too small, as a bare number counts bytes; the least is 1M.",
+    ),
+    (
         ["run", "--memory-limit", "5P", "true"],
         "--memory-limit '5P' has an unknown unit; write bytes or a number with K, M, G or T.",
     ),

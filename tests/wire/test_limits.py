@@ -87,7 +87,12 @@ def test_texts(parse: Parser, text: str, limits: Limits) -> None:
         (parse_memory, "0M", "--memory-limit must be more than zero; leave it out for no limit."),
         (parse_memory, "-1G", "--memory-limit must be more than zero; leave it out for no limit."),
         (parse_memory, "500K", "--memory-limit 500K is too small; the least is 1048576 bytes."),
-        (parse_memory, "0.5", "--memory-limit 0.5 is too small; the least is 1048576 bytes."),
+        (
+            parse_memory,
+            "0.5",
+            "--memory-limit 0.5 is too small, as a bare number counts bytes; the least is 1M.",
+        ),
+        (parse_memory, "5", "--memory-limit 5 is too small, as a bare number counts bytes; the least is 1M."),
         (
             parse_memory,
             "9223372036854775808",
