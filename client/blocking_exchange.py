@@ -177,15 +177,17 @@ class Exchange:
         events = self._events.get(request_id)
         if events is None:
             return
-        self._events[request_id] = deque()
-        if self.error is None:
-            with self._section:
-                self._core.cancel(request_id)
-                self._flush()
-        while self.error is None and not any(isinstance(event, Answer) for event in self._events[request_id]):
-            self._events[request_id].clear()
-            self._pump()
-        del self._events[request_id]
+        try:
+            if self.error is None:
+                with self._section:
+                    self._core.cancel(request_id)
+                    self._flush()
+            # Its answer may have come along with what the caller has taken: no other will.
+            while self.error is None and not any(isinstance(event, Answer) for event in events):
+                events.clear()
+                self._pump()
+        finally:
+            self._events.pop(request_id, None)
 
     def _pump(self) -> None:
         """Sort what has come, or else wait; whatever ends the connection is kept in `error`."""

@@ -80,6 +80,33 @@ def test_a_blocking_stream_left_early_is_cancelled() -> None:
             _ = stream.job
 
 
+def ended(message: Message) -> Iterable[Message]:
+    """A job's output and its end, which come together."""
+    if isinstance(message, Request):
+        if message.method == "stream":
+            yield Output(message.id, 0, 1, b"first")
+            yield Output(message.id, 5, 1, b"second")
+        yield Reply(message.id, codec.to_map(JobReply(JOB)))
+
+
+def test_a_blocking_stream_whose_end_has_come_is_left() -> None:
+    server = FakeServer(ended)
+    with blocking.Client(BlockingLink(server), "fake:1") as client:
+        with client.stream("x") as stream:
+            assert next(stream).data == b"first"
+        assert client.query("x") == JOB
+        assert [type(message) for message in server.heard] == [Request, Request]
+
+
+async def test_a_stream_whose_end_has_come_is_left() -> None:
+    server = FakeServer(ended)
+    async with over(server) as client:
+        async with client.stream("x") as stream:
+            assert (await anext(aiter(stream))).data == b"first"
+            await wait_all_tasks_blocked()
+        assert await client.query("x") == JOB
+
+
 def test_a_silent_server_is_given_up_by_the_blocking_client() -> None:
     server = FakeServer(lambda message: [])
     with blocking.Client(BlockingLink(server), "fake:1") as client:
