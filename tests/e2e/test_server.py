@@ -206,11 +206,11 @@ def test_clients_that_vanish_cost_nothing(server: Server, admin: Client) -> None
         sock.sendall(
             frame({"type": "request", "id": 1, "method": "stream", "credit": 9, "params": {"id": job.id}})
         )
-    assert descriptors(server) == before + 20
+    eventually(lambda: descriptors(server) >= before + 20, "a descriptor for each")
     for sock in socks:  # a reset, as a crashed host's kernel sends it; and one that stays half open would not
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         socket.socket(fileno=sock.detach()).close()
-    eventually(lambda: descriptors(server) == before, "the server's descriptors back")
+    eventually(lambda: descriptors(server) <= before, "the server's descriptors back")
     admin.stop(job.id)
 
 
@@ -228,15 +228,16 @@ def test_dead_peers_are_probed_for(server: Server, admin: Client) -> None:
 def test_stalled_handshakes_hold_up_nobody(shared_certificates: Path) -> None:
     with serve(shared_certificates, "--handshake-timeout", "3") as server:
         before = descriptors(server)
-        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
-        eventually(lambda: descriptors(server) >= before + 100, "the stalled connections accepted")
-        with server.connect() as client:
-            assert client.hello.role == "Admin"
-        silent[0].settimeout(15)
-        assert silent[0].recv(100) == b""  # the server gives up on it
-        eventually(lambda: descriptors(server) == before, "the server's descriptors back")
-        for sock in silent:
-            sock.close()
+        with ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(100)
+            ]
+            eventually(lambda: descriptors(server) >= before + 100, "the stalled connections accepted")
+            with server.connect() as client:
+                assert client.hello.role == "Admin"
+            silent[0].settimeout(15)
+            assert silent[0].recv(100) == b""  # the server gives up on it
+            eventually(lambda: descriptors(server) <= before, "the server's descriptors back")
 
 
 def openssl(server: Server, *flags: str) -> str:

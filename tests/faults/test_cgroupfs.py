@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.inject import Faults
 from tests.harness import SLOW, Server, children, eventually, serve
-from tests.host.common import FOUR, bases, descriptors
+from tests.host.common import FOUR, bases, descriptors, gave_back
 from wire.errors import ErrorCode, RequestError
 
 pytestmark = pytest.mark.host
@@ -43,7 +43,7 @@ def refusal(server: Server, faults: Faults, call: str, number: str, part: str) -
         faults.end()
         assert not server.job_cgroups()
         assert children(server.spawner_pid) == []
-        eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
+        eventually(lambda: gave_back(server, before), "the descriptors that it had before")
         assert len(list(client.list())) == jobs
         assert client.wait(client.start(["true"], limits=FOUR).id).exit_code == 0
     return caught.value

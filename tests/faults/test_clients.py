@@ -84,5 +84,5 @@ def test_a_killed_run_leaves_its_job_to_others(shared_certificates: Path) -> Non
         stopped = client.stop(job.id)
         assert stopped.cause is not None
         assert stopped.cause.by == "admin"
-        eventually(lambda: descriptors(server)[0] == before, "its descriptors back")
+        eventually(lambda: descriptors(server)[0] <= before, "its descriptors back")
         assert not os.path.exists(f"/proc/{job.pid}")  # noqa: PTH110
