@@ -14,12 +14,14 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 Decoder = Callable[[Any], Any]
 
 MAX_UINT = 2**63 - 1
+#: The classes of what is plain already.
+_PLAIN: Final = frozenset((str, bytes, int, float, bool))
 #: Metadata of a field that is not on the wire.
 NOT_SENT = types.MappingProxyType({"sent": False})
 #: By class, and whether unknown fields are refused in it.
@@ -52,7 +54,7 @@ def to_map(record: object, instead: Callable[[enum.Enum], enum.Enum] | None = No
     for name in _schema(type(record), strict=False):
         value = getattr(record, name)
         if value is not None:
-            plain[name] = _to_plain(value, instead)
+            plain[name] = value if type(value) in _PLAIN else _to_plain(value, instead)
     return plain
 
 
@@ -60,7 +62,7 @@ def _to_plain(value: Any, instead: Callable[[enum.Enum], enum.Enum] | None) -> A
     if isinstance(value, enum.Enum):
         return value.value if instead is None else instead(value).value
     if isinstance(value, tuple):
-        return [_to_plain(item, instead) for item in value]
+        return [item if type(item) in _PLAIN else _to_plain(item, instead) for item in value]
     if dataclasses.is_dataclass(value):
         return to_map(value, instead)
     return value
@@ -103,8 +105,8 @@ def unknown_field(cls: type, plain: Mapping[str, Any]) -> str | None:
 
 
 def _schema(cls: type, *, strict: bool) -> dict[str, tuple[Decoder, bool]]:
-    if (cls, strict) in _SCHEMAS:
-        return _SCHEMAS[cls, strict]
+    if (known := _SCHEMAS.get((cls, strict))) is not None:
+        return known
     hints = typing.get_type_hints(cls)
     schema = {}
     for field in dataclasses.fields(cls):

@@ -28,6 +28,8 @@ SHORT_BYTES: Final = 1024
 _INNER_ITEMS: Final = 256
 #: The levels of maps that messages have: the message, its parameters or its result, a record in them.
 _LEVELS: Final = 3
+#: The first bytes of maps and arrays.
+_HEADS: Final = frozenset((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))
 #: What has entries, and the classes of what has none.
 _CONTAINERS: Final = (dict, list, tuple)
 _LEAVES: Final = frozenset((str, bytes, int, float, bool, type(None)))
@@ -163,7 +165,9 @@ class _CarefulReader:
                 keys, values = [], []
                 for _ in range(entries):
                     keys.append(unpacker.unpack())
-                    values.append(self._read(levels - 1))
+                    at = unpacker.tell()
+                    is_leaf = at < len(self._payload) and self._payload[at] not in _HEADS
+                    values.append(unpacker.unpack() if is_leaf else self._read(levels - 1))
             if not _TEXTS.issuperset(map(type, keys)):
                 raise ValueError("the key of a map must be text or binary")
             return dict(zip(keys, values, strict=True))
