@@ -10,6 +10,9 @@ from typing import TextIO
 
 #: Operations that a report tells.
 TOLD = 60
+#: What waits for no job has so long, in seconds: a client that looks again only to ask whether its server is
+#: there, after 20, must not pass for a slow one.
+PROMPT = 15.0
 
 
 @dataclass(eq=False)
@@ -20,6 +23,8 @@ class Operation:
     what: str
     began: float
     moved: float
+    #: Seconds in which it must end, or get on.
+    patience: float
     #: The bytes that it has got.
     bytes: int = 0
 
@@ -51,7 +56,8 @@ class Watch:
     def doing(self, actor: str, what: str) -> Iterator[Operation]:
         """Something is under way for as long as the block."""
         now = time.monotonic()
-        operation = Operation(actor, what, now, now)
+        patience = min(PROMPT, self.patience) if _is_prompt(what) else self.patience
+        operation = Operation(actor, what, now, now, patience)
         self._under_way[operation] = None
         outcome = "ok"
         try:
@@ -75,11 +81,11 @@ class Watch:
     def late(self) -> str | None:
         """What neither ends nor gets on, in a sentence."""
         now = time.monotonic()
-        late = [each for each in self._under_way if now - each.moved > self.patience]
+        late = [each for each in self._under_way if now - each.moved > each.patience]
         if not late:
             return None
         some = "; ".join(f"{each.actor}: {each.what}" for each in late[:5])
-        return f"{len(late)} operations have not got on for {self.patience:g} s: {some}"
+        return f"{len(late)} operations have not got on for {late[0].patience:g} s: {some}"
 
     def tell(self) -> list[str]:
         """What is under way, and the last operations that have ended."""
@@ -98,3 +104,9 @@ class Watch:
     def close(self) -> None:
         """Write the last lines."""
         self._file.close()
+
+
+def _is_prompt(what: str) -> bool:
+    return what.startswith(("query ", "list", "remove ")) or (
+        what.startswith("stream ") and "follow=False" in what
+    )
