@@ -2,10 +2,9 @@
 
 import os
 import signal
-import threading
 from typing import Any
 
-from . import streams
+from . import streams, threads
 from .exits import EXPECTED, Exit, sentence
 from .flags import Where
 
@@ -63,7 +62,7 @@ class Stopper:
         os._exit(Exit.SIGNAL + number)
 
     def _stop(self) -> None:
-        threading.Thread(target=self._ask, daemon=True).start()
+        threads.start(self._ask)
 
     def _ask(self) -> None:
         assert self._job_id is not None  # noqa: S101  # set before any thread is started

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from wire.jobs import WAITS
 
-from . import streams
+from . import streams, threads
 from .exits import EXPECTED
 from .flags import Where
 
@@ -42,7 +42,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(RuntimeError):  # there is no thread to be had, and it is but a note
-            threading.Thread(target=self._run, daemon=True).start()
+            threads.start(self._run)
         return self
 
     def __exit__(

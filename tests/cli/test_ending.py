@@ -15,9 +15,11 @@ import pytest
 import client.cli as program
 from client.blocking import Client
 from client.cli.ending import sentence, was_over
+from client.core import PING_SECONDS
 from tests.cli.program import PROGRAM, Program, finish, read_until
 from tests.client.fake import JOB, BlockingLink, FakeServer
-from tests.harness import PATIENCE, Server, eventually, serve
+from tests.harness import Server, eventually, serve
+from tests.proc import stat_of
 from tests.proxy import proxy
 from wire import codec
 from wire.errors import ErrorCode
@@ -195,10 +197,11 @@ def test_the_end_of_its_terminal_stops_the_job(server: Server, admin: Client) ->
         os.close(theirs)
         assert os.read(ours, 100).startswith(b"ready")
         os.close(ours)
-        # All at once, as logind sends them.
+        eventually(lambda: stat_of(running.pid)[0] == "S", "its wait for the server")
+        # All at once, as logind sends them: the kernel gives them to any thread of a stopped process.
         for number in (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
             running.send_signal(number)
-        running.wait(PATIENCE)
+        running.wait(0.75 * PING_SECONDS)  # they wake it, and not what it asks the server then
     (job,) = (job for job in admin.list() if mark in job.argv)
     eventually(lambda: admin.query(job.id).cause == Cause(CauseKind.STOPPED, "admin"), "its end")
 
