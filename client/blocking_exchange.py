@@ -23,6 +23,8 @@ from .transport import Transport
 
 #: What the methods of a client that was closed say.
 CLOSED: Final = "This client is closed."
+#: What a full record of TLS brings: behind it, there is probably more.
+FULL_BYTES: Final = 16 * 1024
 
 
 class _Section:
@@ -211,8 +213,8 @@ class Exchange:
         try:
             with self._section:
                 data = self._transport.receive()
+                self._empty = data is None or len(data) < FULL_BYTES
                 if data is None:
-                    self._empty = True
                     return False
                 for event in self._core.receive(data):
                     self.life.brought()
