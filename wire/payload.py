@@ -28,8 +28,10 @@ SHORT_BYTES: Final = 1024
 _INNER_ITEMS: Final = 256
 #: The levels of maps that messages have: the message, its parameters or its result, a record in them.
 _LEVELS: Final = 3
-#: The first bytes of maps and arrays.
-_HEADS: Final = frozenset((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))
+#: The first bytes of maps, of arrays, and of both.
+_MAPS: Final = frozenset(bytes((head,)) for head in (*range(0x80, 0x90), 0xDE, 0xDF))
+_ARRAYS: Final = frozenset(bytes((head,)) for head in (*range(0x90, 0xA0), 0xDC, 0xDD))
+_LARGE: Final = _MAPS | _ARRAYS
 #: What has entries, and the classes of what has none.
 _CONTAINERS: Final = (dict, list, tuple)
 _LEAVES: Final = frozenset((str, bytes, int, float, bool, type(None)))
@@ -153,10 +155,8 @@ class _CarefulReader:
     def _read(self, levels: int) -> Any:
         unpacker = self._unpacker
         at = unpacker.tell()
-        if at >= len(self._payload):
-            raise ValueError("it ends too soon")
-        kind = self._payload[at]
-        if levels and (0x80 <= kind <= 0x8F or kind in (0xDE, 0xDF)):
+        head = self._payload[at : at + 1]  # empty at the end, where msgpack reads none
+        if levels and head in _MAPS:
             entries = self._announced(unpacker.read_map_header())
             if levels == 1:  # the environment is of this level, and has 65,000 entries
                 found = self._take(2 * entries)
@@ -166,12 +166,12 @@ class _CarefulReader:
                 for _ in range(entries):
                     keys.append(unpacker.unpack())
                     at = unpacker.tell()
-                    is_leaf = at < len(self._payload) and self._payload[at] not in _HEADS
-                    values.append(unpacker.unpack() if is_leaf else self._read(levels - 1))
+                    is_large = self._payload[at : at + 1] in _LARGE
+                    values.append(self._read(levels - 1) if is_large else unpacker.unpack())
             if not _TEXTS.issuperset(map(type, keys)):
                 raise ValueError("the key of a map must be text or binary")
             return dict(zip(keys, values, strict=True))
-        if levels and (0x90 <= kind <= 0x9F or kind in (0xDC, 0xDD)):
+        if levels and head in _ARRAYS:
             return self._take(self._announced(unpacker.read_array_header()))
         return unpacker.unpack()
 
@@ -195,22 +195,17 @@ def _refuse_extension(code: int, data: bytes) -> typing.NoReturn:
 
 def _count(value: Any, caps: Caps, above: int = 0) -> int:
     """Count array and map entries; ValueError beyond the caps."""
-    if isinstance(value, dict):
-        children: Any = value.values()
-    elif isinstance(value, _CONTAINERS):
-        children = value
-    else:
+    if not isinstance(value, _CONTAINERS):
         return 0
     if above == caps.depth:
         raise ValueError("nested too deep")
-    total = len(children)
+    total = len(value)
     if total > caps.items:
         raise ValueError(f"an array or map of {total} items; the most is {caps.items}")
-    if _LEAVES.issuperset(map(type, children)):  # seen at once, where there are 65,000
-        children = ()
-    for child in children:
-        if isinstance(child, _CONTAINERS):
-            total += _count(child, caps, above + 1)
+    children = value.values() if isinstance(value, dict) else value
+    if not _LEAVES.issuperset(map(type, children)):  # seen at once, where there are 65,000
+        inner = (child for child in children if isinstance(child, _CONTAINERS))
+        total += sum(_count(child, caps, above + 1) for child in inner)
     if total > caps.total:
         raise ValueError(f"more than {caps.total} items")
     return total

@@ -35,6 +35,7 @@ def test_what_is_within_the_caps_comes_as_it_is(caps: Caps, filler: bytes) -> No
         ([[]] * 63, "more than 64 arrays and maps"),
         ([{}] * 63, "more than 64 arrays and maps"),
         ({1: 2}, "key"),
+        ({"z": {1: 2}}, "key"),  # where the environment is
     ],
 )
 def test_what_passes_a_cap_is_refused(value: object, reason: str, filler: bytes) -> None:
@@ -43,7 +44,11 @@ def test_what_passes_a_cap_is_refused(value: object, reason: str, filler: bytes)
 
 
 @pytest.mark.parametrize(
-    "end", [b"\xc1", b"\xdc", b"\xc4\xff", b"\x92\x01", b"", b"\x01\x01", b"\xd4\x01\x01"]
+    "end",
+    [
+        *(b"\xc1", b"\xdc", b"\xc4\xff", b"\x92\x01", b"", b"\x01\x01", b"\xd4\x01\x01"),
+        *(b"\x81\xa1z\x82\xa1a\x01\xa1b", b"\x81\xa1z\x92\x01"),  # where the environment is
+    ],
 )
 def test_what_is_no_payload_is_refused(end: bytes) -> None:
     head = b"\x82\xa1x\xc5" + (2 * SHORT_BYTES).to_bytes(2, "big") + bytes(2 * SHORT_BYTES) + b"\xa1y"
@@ -54,7 +59,7 @@ def test_what_is_no_payload_is_refused(end: bytes) -> None:
 @pytest.mark.parametrize(
     ("caps", "size"), [(FROM_LOOKER, 65_536), (FROM_STARTER, 262_144), (FROM_STARTER, MAX_FRAME_BYTES)]
 )
-@pytest.mark.parametrize("kind", ["nested", "deep", "numbers", "start"])
+@pytest.mark.parametrize("kind", ["nested", "deep", "numbers", "start", "repeat"])
 def test_no_payload_takes_long(caps: Caps, size: int, kind: str) -> None:
     payload = payloads(size)[kind][4:]
     began = time.thread_time()
