@@ -92,7 +92,8 @@ class Actor:
         await trio.lowlevel.checkpoint()
         before = known.before()
         words = "".join(f" {name}={value}" for name, value in options.items())
-        with self._world.watch.doing(self.name, f"{method} {known.id} ({known.plan.name}){words}"):
+        what = f"{method} {known.id} ({known.plan.name}){words}"
+        with self._world.watch.doing(self.name, what, prompt=method in ("query", "remove")):
             try:
                 prefix = known.id[: self._chance.choice((13, 36, 36))]
                 status = await self._caller.ask(method, prefix, **options)
@@ -176,7 +177,7 @@ class Actor:
     async def list(self) -> list[JobStatus]:
         await trio.lowlevel.checkpoint()
         before, removals = self._model.before(), self._model.removals
-        with self._world.watch.doing(self.name, "list"):
+        with self._world.watch.doing(self.name, "list", prompt=True):
             try:
                 jobs = await self._caller.list()
             except RequestError as error:

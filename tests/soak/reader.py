@@ -117,7 +117,8 @@ class Reader:
         what = f"stream {known.id} ({known.plan.name}) follow={follow} {words}"
         before, job = known.before(), None
         try:
-            with self._world.watch.doing(self.name, what) as operation, trio.move_on_after(manner.seconds):
+            doing = self._world.watch.doing(self.name, what, prompt=not follow)
+            with doing as operation, trio.move_on_after(manner.seconds):
                 job = await self._read(known, follower, operation, manner, follow=follow, **options)
         except RequestError as error:
             await self._judge(before, offset or 0, error, follow=follow)

@@ -53,10 +53,10 @@ class Watch:
         self._file: TextIO = path.open("w")
 
     @contextmanager
-    def doing(self, actor: str, what: str) -> Iterator[Operation]:
-        """Something is under way for as long as the block."""
+    def doing(self, actor: str, what: str, *, prompt: bool = False) -> Iterator[Operation]:
+        """Something is under way for as long as the block; what is prompt waits for no job."""
         now = time.monotonic()
-        patience = min(PROMPT, self.patience) if _is_prompt(what) else self.patience
+        patience = min(PROMPT, self.patience) if prompt else self.patience
         operation = Operation(actor, what, now, now, patience)
         self._under_way[operation] = None
         outcome = "ok"
@@ -104,9 +104,3 @@ class Watch:
     def close(self) -> None:
         """Write the last lines."""
         self._file.close()
-
-
-def _is_prompt(what: str) -> bool:
-    return what.startswith(("query ", "list", "remove ")) or (
-        what.startswith("stream ") and "follow=False" in what
-    )
