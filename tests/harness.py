@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, AnyStr
+from typing import Any, AnyStr, TypeVar
 
 from client.blocking import Client, connect
 from tests.cgroups import cgroups_in, find_cgroups
 from tests.proc import stat_of
 
+T = TypeVar("T")
 #: Our own source.
 ROOT = Path(__file__).parents[1]
 #: How many times slower than a common machine this one is, for what depends on its speed alone. An emulated
@@ -31,6 +32,21 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
     while not (value := condition()):
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.005)
+    return value
+
+
+def at_rest(read: Callable[[], T], seconds: float = 0.2) -> T:
+    """What is read of another process once it has been the same for so long; fail after PATIENCE.
+
+    A count of its descriptors, say, of which some are open only for a moment.
+    """
+    deadline = time.monotonic() + PATIENCE
+    value, since = read(), time.monotonic()
+    while time.monotonic() < since + seconds:
+        time.sleep(0.005)
+        if (now := read()) != value:
+            assert time.monotonic() < deadline, f"never at rest: {value}, then {now}"
+            value, since = now, time.monotonic()
     return value
 
 

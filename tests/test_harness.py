@@ -1,5 +1,6 @@
 """What tests wait for has an end, whatever it waits for does."""
 
+import itertools
 import signal
 import subprocess
 import threading
@@ -39,3 +40,15 @@ def test_a_thread_that_goes_on_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> 
             harness.join(thread)
     end.set()
     harness.join(thread)
+
+
+def test_what_changes_is_read_until_it_is_at_rest() -> None:
+    values = iter([3, 4, 3, 3, 4, 3])
+    assert harness.at_rest(lambda: next(values, 2), 0.05) == 2
+
+
+def test_what_never_rests_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "PATIENCE", 0.1)
+    numbers = itertools.count()
+    with pytest.raises(AssertionError, match="never at rest"):
+        harness.at_rest(lambda: next(numbers))

@@ -20,7 +20,7 @@ from certs.authority import issue
 from certs.contexts import ALPN_HTTP, ALPN_NATIVE, client_context
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import PATIENCE, Server, children, eventually, join, serve
+from tests.harness import PATIENCE, Server, at_rest, children, eventually, join, serve
 from tests.tlshelp import authority, doubled_role, key, make_directory, save
 from wire.errors import RequestError
 from wire.jobs import CauseKind
@@ -199,18 +199,18 @@ def test_a_stalled_stream_holds_up_no_other_request(server: Server, admin: Clien
 
 def test_clients_that_vanish_cost_nothing(server: Server, admin: Client) -> None:
     job = admin.start(["sleep", "600"])
-    before = descriptors(server)
+    before = at_rest(lambda: descriptors(server))
     socks = [raw(server) for _ in range(20)]
     for sock in socks:
         read_frame(sock)
         sock.sendall(
             frame({"type": "request", "id": 1, "method": "stream", "credit": 9, "params": {"id": job.id}})
         )
-    eventually(lambda: descriptors(server) >= before + 20, "a descriptor for each")
+    eventually(lambda: descriptors(server) == before + 20, "a descriptor for each")
     for sock in socks:  # a reset, as a crashed host's kernel sends it; and one that stays half open would not
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         socket.socket(fileno=sock.detach()).close()
-    eventually(lambda: descriptors(server) <= before, "the server's descriptors back")
+    eventually(lambda: descriptors(server) == before, "the server's descriptors back")
     admin.stop(job.id)
 
 
@@ -227,7 +227,7 @@ def test_dead_peers_are_probed_for(server: Server, admin: Client) -> None:
 
 def test_stalled_handshakes_hold_up_nobody(shared_certificates: Path) -> None:
     with serve(shared_certificates, "--handshake-timeout", "3") as server:
-        before = descriptors(server)
+        before = at_rest(lambda: descriptors(server))
         with ExitStack() as stack:
             silent = [
                 stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(100)
@@ -237,7 +237,7 @@ def test_stalled_handshakes_hold_up_nobody(shared_certificates: Path) -> None:
                 assert client.hello.role == "Admin"
             silent[0].settimeout(15)
             assert silent[0].recv(100) == b""  # the server gives up on it
-            eventually(lambda: descriptors(server) <= before, "the server's descriptors back")
+            eventually(lambda: descriptors(server) == before, "the server's descriptors back")
 
 
 def openssl(server: Server, *flags: str) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.inject import Faults
-from tests.harness import SLOW, Server, children, eventually, serve
-from tests.host.common import FOUR, bases, descriptors, gave_back
+from tests.harness import SLOW, Server, at_rest, children, eventually, serve
+from tests.host.common import FOUR, bases, descriptors
 from wire.errors import ErrorCode, RequestError
 
 pytestmark = pytest.mark.host
@@ -35,7 +35,7 @@ def refusal(server: Server, faults: Faults, call: str, number: str, part: str) -
     """Let a step fail while a job starts; nothing of it may be left, and the next one must run."""
     with server.connect() as client:
         client.wait(client.start(["true"], limits=FOUR).id)
-        before, jobs = descriptors(server), len(list(client.list()))
+        before, jobs = at_rest(lambda: descriptors(server)), len(list(client.list()))
         faults.cgroup(call, number, part)
         with pytest.raises(RequestError) as caught:
             client.start(["true"], limits=FOUR)
@@ -43,7 +43,7 @@ def refusal(server: Server, faults: Faults, call: str, number: str, part: str) -
         faults.end()
         assert not server.job_cgroups()
         assert children(server.spawner_pid) == []
-        eventually(lambda: gave_back(server, before), "the descriptors that it had before")
+        eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
         assert len(list(client.list())) == jobs
         assert client.wait(client.start(["true"], limits=FOUR).id).exit_code == 0
     return caught.value

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_budget import MIB, expected, printer
-from tests.harness import PATIENCE, SLOW, Server, aborting, eventually, serve
+from tests.harness import PATIENCE, SLOW, Server, aborting, at_rest, eventually, serve
 from tests.host.common import NOT_EMULATED, descriptors
 from wire.jobs import Status
 
@@ -51,7 +51,7 @@ def test_a_killed_and_a_stopped_follower_cost_the_others_nothing(
     )
     (tmp_path / "printer.py").write_text(printer(SIZE)[-2])
     with serve(shared_certificates, "--stall-timeout", "1") as server, server.connect() as client:
-        before = descriptors(server)[0]
+        before = at_rest(lambda: descriptors(server)[0])
         job = client.start(["sh", "-c", script], cwd=tmp_path)
         with (
             command(server, "stream", job.id) as killed,
@@ -69,12 +69,12 @@ def test_a_killed_and_a_stopped_follower_cost_the_others_nothing(
             assert hashlib.sha256(printed).hexdigest() == expected(SIZE)
             assert client.remove(job.id).exit_code == 0  # and the file with its output
             # The killed one's goes at once, the stopped one's once it has taken nothing for long.
-            eventually(lambda: descriptors(server)[0] <= before, "the descriptors of both back")
+            eventually(lambda: descriptors(server)[0] == before, "the descriptors of both back")
 
 
 def test_a_killed_run_leaves_its_job_to_others(shared_certificates: Path) -> None:
     with serve(shared_certificates) as server, server.connect() as client:
-        before = descriptors(server)[0]
+        before = at_rest(lambda: descriptors(server)[0])
         with command(server, "run", "--", "sh", "-c", "echo begun; exec sleep 600"):
             pass
         (job,) = client.list()
@@ -84,5 +84,5 @@ def test_a_killed_run_leaves_its_job_to_others(shared_certificates: Path) -> Non
         stopped = client.stop(job.id)
         assert stopped.cause is not None
         assert stopped.cause.by == "admin"
-        eventually(lambda: descriptors(server)[0] <= before, "its descriptors back")
+        eventually(lambda: descriptors(server)[0] == before, "its descriptors back")
         assert not os.path.exists(f"/proc/{job.pid}")  # noqa: PTH110

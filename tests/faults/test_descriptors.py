@@ -15,8 +15,8 @@ import pytest
 
 from client.blocking import Client
 from tests.e2e.test_output import collect
-from tests.harness import PATIENCE, Server, children, eventually, serve
-from tests.host.common import FOUR, NOT_EMULATED, descriptors, gave_back
+from tests.harness import PATIENCE, Server, at_rest, children, eventually, serve
+from tests.host.common import FOUR, NOT_EMULATED, descriptors
 from wire.errors import ErrorCode, RequestError
 from wire.jobs import JobStatus, Status
 from wire.messages import STDOUT
@@ -78,7 +78,7 @@ def test_no_descriptor_at_any_step_of_a_start(shared_certificates: Path) -> None
     started, refused = 0, 0
     with serve(shared_certificates) as server, server.connect() as client:
         client.wait(client.start(["true"], limits=FOUR).id)
-        before = descriptors(server)
+        before = at_rest(lambda: descriptors(server))
         for more in range(MOST):
             jobs = len(list(client.list()))
             found = start(server, client, more)
@@ -91,7 +91,7 @@ def test_no_descriptor_at_any_step_of_a_start(shared_certificates: Path) -> None
                 assert collect(client, found.id)[STDOUT] == b"out\n"
                 assert client.wait(found.id).exit_code == 0
                 started += 1
-            eventually(lambda: gave_back(server, before), "the descriptors that it had before")
+            eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
             assert not server.job_cgroups()
             assert children(server.spawner_pid) == []
     assert started > 0

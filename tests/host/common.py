@@ -1,6 +1,5 @@
 """Owns what the tests on a real kernel share: jobs that run program.py, their cgroups, measured ceilings."""
 
-import operator
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,11 +93,6 @@ def descriptors(server: Server) -> tuple[int, int]:
     """How many descriptors the server and its spawner hold."""
     server_fds, spawner_fds = (Path(f"/proc/{pid}/fd") for pid in (server.process.pid, server.spawner_pid))
     return len(list(server_fds.iterdir())), len(list(spawner_fds.iterdir()))
-
-
-def gave_back(server: Server, before: tuple[int, int]) -> bool:
-    """Whether both hold no more than before, when one may have been open that they have only at times."""
-    return all(map(operator.le, descriptors(server), before))
 
 
 def check_stretched(what: str, measure: Callable[[], float], seconds: float, tolerance: float) -> None:

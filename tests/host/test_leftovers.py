@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from client.blocking import Client
-from tests.harness import PATIENCE, SLOW, Server, alive, children, eventually, serve
-from tests.host.common import FOUR, descriptors, directories, gave_back
+from tests.harness import PATIENCE, SLOW, Server, alive, at_rest, children, eventually, serve
+from tests.host.common import FOUR, descriptors, directories
 from wire.jobs import CauseKind
 
 pytestmark = pytest.mark.host
@@ -64,13 +64,13 @@ def run_many(server: Server, count: int) -> None:
 def check_nothing_left(server: Server, before: tuple[int, int]) -> None:
     assert server.job_cgroups() == []
     assert children(server.spawner_pid) == []
-    eventually(lambda: gave_back(server, before), "the descriptors that it had before")
+    eventually(lambda: descriptors(server) == before, "the descriptors that it had before")
 
 
 def test_many_limited_jobs_leave_nothing(shared_certificates: Path, tmp_path: Path) -> None:
     with serve_busily(shared_certificates, tmp_path) as server, server.connect() as client:
         client.wait(client.start(["true"], limits=FOUR).id)
-        before = descriptors(server)
+        before = at_rest(lambda: descriptors(server))
         run_many(server, JOBS)
         check_nothing_left(server, before)
     refused = (tmp_path / "busy.log").read_text().splitlines()
