@@ -10,10 +10,11 @@ import trio
 from client import blocking, trio_client, trio_output
 from client.errors import ConnectError
 from client.resume import DEFAULT_PATIENCE
+from tests.client.any_kind import AnyKind
 from tests.client.fake import BlockingLink, FakeServer, TrioLink
 from tests.harness import PATIENCE
 from wire.jobs import JobStatus
-from wire.messages import STDERR, STDOUT, Gap, Hello, Output
+from wire.messages import STDERR, STDOUT, Gap, Output
 
 #: The kinds of client, and what stands before HOST:PORT for each transport.
 KINDS = ("blocking", "trio")
@@ -61,15 +62,8 @@ class EitherStream:
         return None
 
 
-class Either:
+class Either(AnyKind):
     """A client of either kind."""
-
-    def __init__(self, client: blocking.Client | trio_client.Client) -> None:
-        self._client = client
-
-    @property
-    def hello(self) -> Hello:
-        return self._client.hello
 
     async def _job(self, name: str, *args: Any, **options: Any) -> JobStatus:
         await trio.lowlevel.checkpoint()
@@ -78,21 +72,6 @@ class Either:
             found = await found
         assert isinstance(found, JobStatus)
         return found
-
-    async def start(self, argv: Sequence[str | bytes], **options: Any) -> JobStatus:
-        return await self._job("start", argv, **options)
-
-    async def stop(self, job_id: str, **options: Any) -> JobStatus:
-        return await self._job("stop", job_id, **options)
-
-    async def query(self, job_id: str) -> JobStatus:
-        return await self._job("query", job_id)
-
-    async def wait(self, job_id: str) -> JobStatus:
-        return await self._job("wait", job_id)
-
-    async def remove(self, job_id: str) -> JobStatus:
-        return await self._job("remove", job_id)
 
     async def list(self) -> tuple[JobStatus, ...]:
         await trio.lowlevel.checkpoint()

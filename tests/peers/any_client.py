@@ -10,8 +10,8 @@ from typing import Any
 import trio
 
 from client import blocking, trio_client
+from tests.client.any_kind import AnyKind
 from wire.jobs import JobStatus
-from wire.messages import Hello
 
 
 async def in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -38,37 +38,15 @@ class AnyStream:
         return await anext(self._pieces, None)
 
 
-class AnyClient:
+class AnyClient(AnyKind):
     """A client of either kind; the methods are those of the Trio one."""
 
-    def __init__(self, client: blocking.Client | trio_client.Client) -> None:
-        self._client = client
-
-    @property
-    def hello(self) -> Hello:
-        return self._client.hello
-
-    async def _job(self, method: str, *args: Any, **options: Any) -> JobStatus:
-        call = getattr(self._client, method)
+    async def _job(self, name: str, *args: Any, **options: Any) -> JobStatus:
+        call = getattr(self._client, name)
         blocks = isinstance(self._client, blocking.Client)
         found = await (in_thread(call, *args, **options) if blocks else call(*args, **options))
         assert isinstance(found, JobStatus)
         return found
-
-    async def start(self, argv: list[str], **options: Any) -> JobStatus:
-        return await self._job("start", argv, **options)
-
-    async def stop(self, job_id: str, **options: Any) -> JobStatus:
-        return await self._job("stop", job_id, **options)
-
-    async def query(self, job_id: str) -> JobStatus:
-        return await self._job("query", job_id)
-
-    async def wait(self, job_id: str) -> JobStatus:
-        return await self._job("wait", job_id)
-
-    async def remove(self, job_id: str) -> JobStatus:
-        return await self._job("remove", job_id)
 
     async def list(self) -> list[JobStatus]:
         if isinstance(self._client, blocking.Client):
