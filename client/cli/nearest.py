@@ -130,7 +130,7 @@ def _all_but(word: str, name: str) -> bool:
 def flag(word: str, flags: Iterable[str]) -> str | None:
     """The flag to offer for one that is not there, with a value if that is meant; None if none comes near."""
     names = [name for name in flags if name.startswith("--")]
-    familiar = {word: ours for word, ours in FLAGS.items() if ours.partition(" ")[0] in names}
+    familiar = {theirs: ours for theirs, ours in FLAGS.items() if ours.partition(" ")[0] in names}
     short = word[:2] if word[2:].isdigit() else word  # -n5
     if found := familiar.get(word) or familiar.get(short):
         return found
@@ -139,12 +139,12 @@ def flag(word: str, flags: Iterable[str]) -> str | None:
         return None
     # People write the first word of a flag alone, and slip in that too: of several, the first one is meant.
     first = {f"--{name[2:].partition('-')[0]}": name for name in sorted(names, reverse=True)}
-    known = {word: ours for word, ours in familiar.items() if word.startswith("--") and len(word) > 6}
-    known |= {word: ours for word, ours in first.items() if len(word) > 4}
+    known = {theirs: ours for theirs, ours in familiar.items() if theirs.startswith("--") and len(theirs) > 6}
+    known |= {begun: ours for begun, ours in first.items() if len(begun) > 4}
     known |= {name: name for name in names}
     near = sorted((far, name) for name in known if (far := _near(bare, name[2:])) is not None)
-    begun = [name for name in names if len(bare) > 2 and name[2:].startswith(bare)]
-    for name in (*(name for _, name in near), *begun):
+    longer = [name for name in names if len(bare) > 2 and name[2:].startswith(bare)]
+    for name in (*(name for _, name in near), *longer):
         if known[name] not in DESTRUCTIVE or _all_but(bare, name[2:]):
             return known[name]
     return None

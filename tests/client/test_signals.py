@@ -1,13 +1,11 @@
 """What a signal handler of the caller's raises comes out of the blocking client at once (BEHAVIOURS 29)."""
 
 import hashlib
-import itertools
 import math
 import random
 import signal
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,14 +21,12 @@ from client.blocking import Client, connect
 from client.errors import CutError
 from client.resume import LONGEST_PAUSE
 from tests.client.either import SCHEMES
-from tests.client.fake import HELLO, JOB, BlockingLink, FakeServer
+from tests.client.fake import HELLO
 from tests.client.tls_peer import peer
 from tests.harness import PATIENCE, SLOW, Server
 from tests.proxy import proxy
-from wire import codec
 from wire.connection import Connection, Role
-from wire.jobs import JobReply
-from wire.messages import STDOUT, Message, Output, Reply, Request
+from wire.messages import Output
 
 #: What handlers raise: such errors mean something to sockets, TLS and decoders too.
 ERRORS = [
@@ -40,8 +36,6 @@ ERRORS = [
     ValueError("the caller's own"),
     KeyboardInterrupt("the caller's own"),
 ]
-#: A job's output.
-LOG = bytes(range(250))
 #: Far less than any time-out of the client's, in seconds.
 AT_ONCE = 5.0 * SLOW
 # The timer of pytest-timeout is the one that these tests set.
@@ -109,67 +103,6 @@ def test_out_of_a_wait_whose_connection_goes_on(server: Server, scheme: str, err
             next(stream)
         assert client.stop(job.id, grace=0).id == job.id
         assert client.wait(job.id).id == job.id
-
-
-def log_of(message: Message) -> Iterator[Message]:
-    """What a server in memory says of a stream: LOG from the offset on, in five pieces at most."""
-    if isinstance(message, Request):
-        for offset in range(message.params.get("offset", 0), len(LOG), 50):
-            yield Output(message.id, offset, STDOUT, LOG[offset : offset + 50])
-        yield Reply(message.id, codec.to_map(JobReply(JOB)))
-
-
-@contextmanager
-def strike_at(step: int, error: BaseException) -> Iterator[None]:
-    """Raise an error at the ``step``-th place in the client's own code where a signal handler can run.
-
-    That is where a function is entered, and where one of C's has returned.
-    """
-    left = step
-
-    def watch(frame: FrameType, event: str, arg: object) -> None:
-        nonlocal left
-        if event in ("call", "c_return") and frame.f_globals["__name__"].startswith("client."):
-            left -= 1
-            if not left:
-                raise error
-
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def test_a_stream_struck_at_each_of_its_steps_gives_each_byte_once() -> None:
-    error = TimeoutError("the caller's own")
-    for step in itertools.count(1):
-        found, strikes = bytearray(), 0
-        client = Client(
-            BlockingLink(FakeServer(log_of)),
-            "x",
-            dial=lambda: BlockingLink(FakeServer(log_of)),
-            patience=PATIENCE,
-        )
-        stream = client.stream("x")
-        for _ in range(2):
-            try:
-                with strike_at(0 if strikes else step, error):
-                    for piece in stream:
-                        assert isinstance(piece, Output)
-                        assert piece.offset == len(found)
-                        found += piece.data
-                break
-            except TimeoutError as caught:
-                if caught is not error:
-                    raise
-                strikes += 1
-        assert (bytes(found), stream.job) == (LOG, JOB), step
-        client.close()
-        if not strikes:
-            break
-    assert step > 100  # so many there are at least, in five pieces
 
 
 @every_scheme
