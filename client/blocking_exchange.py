@@ -126,7 +126,6 @@ class Exchange:
         """Take what came while nothing was under way; a server that has ended since is found so, unasked."""
         while not self._events and self.error is None and self._transport.wait(0) and self._take():
             pass
-        self._empty = True
 
     def begin(self, method: str, params: Params) -> int:
         """Send a request and return its id; that it cannot be sent, its `next` says."""

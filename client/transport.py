@@ -24,6 +24,7 @@ from .interruption import attempt, interruption
 from .sockets import Waiter, connect_tcp
 
 CONNECT_SECONDS = 10.0
+#: More than a record of TLS holds: what is decrypted and left behind, poll(2) knows nothing of.
 RECEIVE_BYTES = 256 * 1024
 
 
@@ -149,8 +150,7 @@ class TlsTransport:
         return data
 
     def wait(self, timeout: float) -> bool:
-        # What OpenSSL has decrypted already, poll(2) does not know of.
-        return self._tls.pending() > 0 or self._waiter.wait(select.POLLIN, timeout)
+        return self._waiter.wait(select.POLLIN, timeout)
 
     def has_room(self) -> bool:
         return self._waiter.wait(select.POLLOUT, 0)
